@@ -1,6 +1,6 @@
-"""Configured against realised false-alarm rates: thresholds, warm-up, spikes, slow rises and drift.
+"""Configured against realised false-alarm rates: thresholds, warm-up, spikes, season, slow rises and drift.
 
-    python benchmarks/statistics.py [--quick] [--only thresholds|warm_up|spikes|slow_rises|drift] [--seed N]
+    python benchmarks/statistics.py [--quick] [--only thresholds|warm_up|spikes|season|slow_rises|drift] [--seed N]
 
 Energies and past counts are sampled; realised rates are computed from exact distributions where possible, not counted.
 Each table prints its seed.
@@ -15,12 +15,13 @@ from pathlib import Path
 def main() -> None:
     # This file has the name of a standard library module: its folder must not be first in the import path.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    from benchmarks.statistical import drift, slow_rises, spikes, thresholds, warm_up
+    from benchmarks.statistical import drift, season, slow_rises, spikes, thresholds, warm_up
 
     tables = {
         "thresholds": thresholds,
         "warm_up": warm_up,
         "spikes": spikes,
+        "season": season,
         "slow_rises": slow_rises,
         "drift": drift,
     }

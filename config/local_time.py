@@ -48,6 +48,24 @@ def shift_local_days(time_us: int, days: int, timezone: str) -> tuple[int, int]:
     return min(readings), max(readings)
 
 
+def find_utc_offset_us(time_us: int, timezone: str) -> int:
+    """Return the offset of local time from UTC at a time, in microseconds.
+
+    Args:
+        time_us: The time, in microseconds since 1970.
+        timezone: The IANA name of the time zone.
+    """
+    zone = _load_zone(timezone)
+    if zone is UTC:
+        return 0
+    try:
+        offset = (_EPOCH + timedelta(microseconds=time_us)).astimezone(zone).utcoffset()
+    except OverflowError:
+        # Before the year 1 or after 9999, where no time zone is defined.
+        return 0
+    return 0 if offset is None else offset // _MICROSECOND
+
+
 @lru_cache(maxsize=64)
 def _load_zone(name: str) -> tzinfo:
     if name == "UTC":

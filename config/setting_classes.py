@@ -44,6 +44,7 @@ _STREAM_KEYS: Mapping[SharedClass, tuple[str, ...]] = {
         "timezone",
         "threshold.method",
         "threshold.percentile",
+        "threshold.season",
         "threshold.look_back",
         "threshold.refresh",
         "threshold.adopt_after",

@@ -46,6 +46,7 @@ class StreamRules:
         max_future_us: `window.max_future`. None for the synthetic stream, which has no wrong clock.
         percentile: `threshold.percentile`.
         method: `threshold.method`.
+        season: `threshold.season`.
         look_back_us: `threshold.look_back`.
         refresh: `threshold.refresh`, a duration or a cron expression in UTC.
         adopt_after_us: `threshold.adopt_after`.
@@ -75,6 +76,7 @@ class StreamRules:
     max_future_us: int | None
     percentile: float
     method: Literal["percentile", "pot"]
+    season: Literal["none", "auto", "hour_of_day", "hour_of_week"]
     look_back_us: int
     refresh: timedelta | str
     adopt_after_us: int

@@ -184,6 +184,10 @@ class ThresholdSettings(Section):
     percentile: Percentile = Field(
         default=99.5, description="The share of normal events below the threshold, in percent."
     )
+    season: Literal["none", "auto", "hour_of_day", "hour_of_week"] = Field(
+        default="none",
+        description="The course of the outlier rate over the hours, in timezone, learned from up to 28 days.",
+    )
     look_back: PositiveDuration = Field(
         default=timedelta(hours=24), description="The span of event time that a threshold is computed from."
     )

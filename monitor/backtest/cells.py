@@ -18,6 +18,7 @@ from monitor.incidents.explain import FeatureReasons
 from monitor.models.promotion import first_threshold_from_history
 from monitor.models.scoring import LoadedModel
 from monitor.statistics.part import Scale
+from monitor.statistics.season import load_season
 from monitor.thresholds.look_back_cache import LookBackCache
 from storage.control.models import Activation
 
@@ -91,7 +92,11 @@ class GridCell:
         reference, rules = self._models[model_id].reference, self.rules
         cache = LookBackCache(STREAM_ID, model_id, Scale.from_energies(reference))
         clean_windows = cache.refresh(self.memory, self.memory.control.sealed_until_us or 0, rules)
-        row = first_threshold_from_history(cache.look_back, clean_windows, reference, rules, model_id, activation)
+        newest = self.memory.newest_threshold(STREAM_ID)
+        season = None if newest is None else load_season(newest.details)
+        row = first_threshold_from_history(
+            cache.look_back, clean_windows, reference, rules, season, model_id, activation
+        )
         self.memory.insert_threshold(row)
 
     def run_due(self) -> None:

@@ -29,7 +29,7 @@ from storage.control.records import (
     WindowFacts,
     WindowRow,
 )
-from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts
+from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts, WindowCounts
 from storage.ledger.commit import StreamControl, WindowPartRow
 from storage.ledger.schedule import ScheduledThreshold
 
@@ -312,6 +312,16 @@ class MemoryStore:
             if self.judged_starts_us[i] in shadow and self.threshold_at(i).model_id != model_id
         ]
         return sorted([*of_model, *as_shadow], key=lambda window: window.window_start_us) if as_shadow else of_model
+
+    def window_counts(self, stream_id: int, after_us: int, before_us: int) -> list[WindowCounts]:
+        """Return the judged windows with events that start in [after_us, before_us), of all models, in order."""
+        begin = bisect_left(self.windows, after_us, key=lambda row: row.window_start_us)
+        end = bisect_left(self.windows, before_us, key=lambda row: row.window_start_us)
+        return [
+            WindowCounts.from_details(row.window_start_us, row.window_end_us, row.events, row.outliers, row.details)
+            for row in self.windows[begin:end]
+            if row.judged and row.events
+        ]
 
     def store_tick(
         self,

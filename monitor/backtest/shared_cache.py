@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from config.stream_rules import StreamRules
 from monitor.control_plane.control_plane import ThresholdCalculator
 from monitor.statistics.part import Scale
+from monitor.statistics.season import SeasonState
 from monitor.statistics.sketch import EnergySketch
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.tick import ThresholdResult
@@ -29,6 +30,7 @@ class _ThresholdKey:
     tick_us: int
     valid_from_us: int
     most_events: int
+    season: SeasonState | None
 
 
 class SharedCache(ThresholdCalculator):
@@ -62,6 +64,7 @@ class SharedCache(ThresholdCalculator):
         tick_us: int,
         valid_from_us: int,
         most_events: int,
+        season: SeasonState | None,
     ) -> ThresholdResult:
         """Return the threshold of a tick as `compute_tick_threshold` does, computed at most once."""
         key = _ThresholdKey(
@@ -72,6 +75,7 @@ class SharedCache(ThresholdCalculator):
             tick_us=tick_us,
             valid_from_us=valid_from_us,
             most_events=most_events,
+            season=season,
         )
         for cached, result in self._results:
             if cached == key:
@@ -85,6 +89,7 @@ class SharedCache(ThresholdCalculator):
             tick_us=tick_us,
             valid_from_us=valid_from_us,
             most_events=most_events,
+            season=season,
         )
         self._results = [*self._results, (key, result)][-_CACHED_TICKS:]
         return result

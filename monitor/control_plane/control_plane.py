@@ -27,6 +27,7 @@ from monitor.control_plane.stores import (
     WindowStoreProtocol,
 )
 from monitor.incidents.calibration import find_calibration_problem
+from monitor.incidents.effective_threshold import apply_to_window
 from monitor.incidents.explain import build_evidence_details
 from monitor.incidents.lifecycle import Interval, Kind
 from monitor.incidents.rows import update_incident
@@ -34,8 +35,10 @@ from monitor.incidents.spike import evaluate_open_window
 from monitor.incidents.window import ThresholdInForce
 from monitor.schedule import tick_at_or_after
 from monitor.statistics.part import Scale
+from monitor.statistics.season import SeasonState, load_season
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache
+from monitor.thresholds.season_learner import SeasonLearner
 from monitor.thresholds.tick import (
     ThresholdResult,
     build_calibration_row,
@@ -82,6 +85,7 @@ class ThresholdCalculator:
         tick_us: int,
         valid_from_us: int,
         most_events: int,
+        season: SeasonState | None,
     ) -> ThresholdResult:
         """Return the threshold of a tick, its count model and the exceedance of the clean windows."""
         return compute_tick_threshold(
@@ -93,6 +97,7 @@ class ThresholdCalculator:
             tick_us=tick_us,
             valid_from_us=valid_from_us,
             most_events=most_events,
+            season=season,
         )
 
 
@@ -138,6 +143,7 @@ class ControlPlane:
             self._drift = DriftMonitor(self._reader, stream_id, store=stores.drift, model=models.load, now_us=now_us)
         self._thresholds: dict[int, ThresholdInForce] = {}
         self._look_back: LookBackCache | None = None
+        self._season = SeasonLearner(stream_id)
         self._accepted: Float32 | None = None
         self._opened_early_us: int | None = None
 
@@ -189,8 +195,9 @@ class ControlPlane:
         window = store.first_open_window(self._stream_id)
         if window is None or window.window_start_us == self._opened_early_us:
             return
-        threshold = self._get_threshold(window.threshold_id)
         rules = self._reader.schedule.at(window.window_start_us)
+        end_us = window.window_start_us + rules.size_us
+        threshold = apply_to_window(self._get_threshold(window.threshold_id), window.window_start_us, end_us, {})
         verdict = evaluate_open_window(threshold, window.events, window.outliers, rules)
         if verdict is None or not verdict.fires:
             return
@@ -274,6 +281,7 @@ class ControlPlane:
             tick_us=tick_us,
             valid_from_us=max(first_us, newest.valid_from_us),
             most_events=refreshed.most_events,
+            season=self._season.find_season(store, load_season(newest.details), tick_us, rules, facts.acceptances),
         )
         firings = store.count_firings(self._stream_id, BUDGETED_KINDS, tick_us - rules.look_back_us, tick_us)
         stored = store.store_tick(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from config.stream_rules import StreamRules
+from monitor.incidents.effective_threshold import apply_to_window
 from monitor.incidents.late import find_late
 from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
@@ -12,7 +13,6 @@ from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.incidents.slow_rise import find_slow_rise
 from monitor.incidents.spike import SpikeVerdict, build_spike_finding, evaluate_open_window, judge_spike
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
-from monitor.statistics.counts import RATE_BOUND_LEVEL, rate_bound
 from monitor.statistics.event_sample import merge_encoded_samples
 from monitor.statistics.part import Part, merge_parts
 from monitor.statistics.part_codec import decode_part, encode_part
@@ -122,20 +122,8 @@ def _window_under_test(
     if not part.events and not part.dead:
         return None
     assert threshold_id is not None, "the fold gives every part its threshold"
-    threshold = _apply_accepted_rate(get_threshold(threshold_id), facts)
+    threshold = apply_to_window(get_threshold(threshold_id), facts.window_start_us, facts.window_end_us, facts.state)
     return WindowUnderTest(facts=facts, part=part, threshold=threshold, rules=rules, evidence=evidence or {})
-
-
-def _apply_accepted_rate(threshold: ThresholdInForce, facts: WindowFacts) -> ThresholdInForce:
-    """Return the threshold with the accepted rate of outliers, until the look-back has learned it."""
-    accepted = facts.state.get("accepted")
-    if accepted is None or facts.window_start_us >= accepted["until_us"]:
-        return threshold
-    if accepted["model_id"] != threshold.row.model_id:
-        return threshold
-    count_model = replace(threshold.count_model, rate=max(threshold.count_model.rate, accepted["rate"]))
-    clean_rate = max(threshold.clean_rate, rate_bound(count_model, RATE_BOUND_LEVEL))
-    return replace(threshold, count_model=count_model, clean_rate=clean_rate)
 
 
 def _merge_parts(facts: WindowFacts) -> tuple[Part, int | None]:

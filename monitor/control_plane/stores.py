@@ -18,7 +18,7 @@ from storage.control.records import (
     SealFacts,
     WindowFacts,
 )
-from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts
+from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts, WindowCounts
 
 
 class WindowStoreProtocol(Protocol):
@@ -78,6 +78,10 @@ class ThresholdStoreProtocol(Protocol):
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`."""
+        ...
+
+    def window_counts(self, stream_id: int, after_us: int, before_us: int) -> list[WindowCounts]:
+        """Return the judged windows with events that start in [after_us, before_us), of all models, in order."""
         ...
 
     def store_tick(

@@ -38,6 +38,7 @@ def build_stream_rules(
         max_future_us=None if stream_settings.source.type == "synthetic" else to_us(window.max_future),
         percentile=threshold.percentile,
         method=threshold.method,
+        season=threshold.season,
         look_back_us=to_us(threshold.look_back),
         refresh=threshold.refresh,
         adopt_after_us=to_us(threshold.adopt_after),

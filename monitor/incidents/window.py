@@ -8,6 +8,7 @@ from config.stream_rules import StreamRules
 from config.time_format import format_utc
 from monitor.statistics.counts import CountModel, count_model_to_json
 from monitor.statistics.part import Part, Scale
+from monitor.statistics.season import Season, load_season
 from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
 from storage.control.records import OffsetRange, WindowFacts
 from storage.control.thresholds import ThresholdRow
@@ -20,7 +21,8 @@ class ThresholdInForce:
     """A threshold row with its count model and the scale of its energies.
 
     `clean_rate` is the highest rate of outliers that is still clean. `most_events` is the largest number of events of a
-    window of the look-back, None before the first tick.
+    window of the look-back, None before the first tick. `season` is the active season; `season_factor` is its factor in
+    the window that the count model and the clean rate apply to, 1 for the mean over all hours.
     """
 
     row: ThresholdRow
@@ -29,10 +31,13 @@ class ThresholdInForce:
     model_version: int
     clean_rate: float
     most_events: int | None
+    season: Season | None = None
+    season_factor: float = 1.0
 
     @staticmethod
     def from_row(row: ThresholdRow, model_version: int) -> "ThresholdInForce":
         """Return a stored threshold with the count model and the scale from its details."""
+        season = load_season(row.details)
         return ThresholdInForce(
             row=row,
             count_model=load_count_model(row.details),
@@ -40,6 +45,7 @@ class ThresholdInForce:
             model_version=model_version,
             clean_rate=load_clean_rate(row.details),
             most_events=row.details.get("most_events"),
+            season=None if season is None else season.season,
         )
 
 
@@ -64,6 +70,7 @@ class WindowUnderTest:
             "model_version": self.threshold.model_version,
             "dead_letters": self.part.dead,
             "config_hash": self.rules.config_hash,
+            **_season_details(self.threshold),
             "offsets": [_range_details(offset_range) for offset_range in self.facts.offset_ranges[:_MAX_RANGES]],
             **self.evidence,
         }
@@ -86,6 +93,12 @@ def threshold_details(row: ThresholdRow) -> dict[str, Any]:
         "computed_at": format_utc(row.computed_at_us),
         "valid_from": format_utc(row.valid_from_us),
     }
+
+
+def _season_details(threshold: ThresholdInForce) -> dict[str, Any]:
+    if threshold.season is None:
+        return {}
+    return {"season": {"kind": threshold.season.kind, "factor": threshold.season_factor}}
 
 
 def _range_details(offset_range: OffsetRange) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from monitor.models.shadow_gate import ComparedModel, GateVerdict, WindowPair, e
 from monitor.models.shadow_parts import merge_shadow_parts
 from monitor.statistics.part import Scale
 from monitor.statistics.part_codec import decode_part
+from monitor.statistics.season import SeasonState, load_season
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache, LookBackSummary
 from monitor.thresholds.tick import (
@@ -136,7 +137,9 @@ class Promoter:
         rules = self._rules_at(sealed_us)
         cache = LookBackCache(self._stream_id, model_id, Scale.from_energies(self._reference(model_id)))
         summary = cache.refresh(self._thresholds, sealed_us, rules)
-        return partial(first_threshold_from_history, cache.look_back, summary, self._reference(model_id), rules)
+        newest = self._thresholds.newest_threshold(self._stream_id)
+        season = None if newest is None else load_season(newest.details)
+        return partial(first_threshold_from_history, cache.look_back, summary, self._reference(model_id), rules, season)
 
 
 def first_threshold_from_history(
@@ -144,6 +147,7 @@ def first_threshold_from_history(
     refreshed: LookBackSummary,
     reference: Float32,
     rules: StreamRules,
+    season: SeasonState | None,
     model_id: int,
     activation: Activation,
 ) -> ThresholdRow:
@@ -154,10 +158,11 @@ def first_threshold_from_history(
         refreshed: The selection of windows that count.
         reference: The reference energies of the model, ascending.
         rules: The rules of the stream.
+        season: The season of the threshold before, which holds for all models.
         model_id: The model.
         activation: The time from which the model is valid.
     """
-    first = build_first_threshold(reference, model_id, activation, rules.percentile, rules.method)
+    first = build_first_threshold(reference, model_id, activation, rules.percentile, rules.method, season)
     if not len(look_back):
         return first
     threshold, _, _ = compute_tick_threshold(
@@ -169,6 +174,7 @@ def first_threshold_from_history(
         tick_us=activation.computed_at_us,
         valid_from_us=activation.valid_from_us,
         most_events=refreshed.most_events,
+        season=season,
     )
     return threshold
 

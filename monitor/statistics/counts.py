@@ -17,6 +17,8 @@ from config.budget import windows_to_learn
 from config.time_format import HOUR_US
 from monitor.statistics.part import Int64
 
+Floats = NDArray[np.float64]
+
 SIGNIFICANT_ERRORS = 2.0
 """Number of standard errors above 1 from which a dispersion is significant. It is then raised for its error."""
 
@@ -67,6 +69,7 @@ def fit_count_model(
     outliers: Int64,
     events: Int64,
     *,
+    factors: Floats | None = None,
     alpha: float = 0.0,
     otherwise: CountModel | None = None,
 ) -> CountModel:
@@ -81,6 +84,7 @@ def fit_count_model(
         reference_n: Number of reference energies. 0 in the same case.
         outliers: Events above this threshold in each window.
         events: Events in each window.
+        factors: Rate of each window divided by the mean rate, from the season. None: the rate has no season.
         alpha: False-alarm probability of one window, on which the number of windows for `learned` depends.
         otherwise: The model to return if there are neither reference energies nor windows with events.
 
@@ -90,12 +94,14 @@ def fit_count_model(
     filled = events > 0
     x, n = outliers[filled].astype(np.float64), events[filled].astype(np.float64)
     total = reference_n + int(n.sum())
+    if factors is not None:
+        n = n * factors[filled]
     if not total:
         if otherwise is not None:
             return otherwise
         raise ValueError("a count model needs reference energies or windows with events")
     # Without any exceedance the rate is small but not zero: half an event bounds it.
-    rate = max(reference_exceed + float(x.sum()), 0.5) / total
+    rate = max(reference_exceed + float(x.sum()), 0.5) / (reference_n + float(n.sum()))
     windows = len(n)
     needed = windows_to_learn(alpha, rate * float(n.sum()) / max(windows, 1))
     return CountModel(
@@ -162,26 +168,30 @@ def p_value(count_model: CountModel, n: int, x: int) -> float:
     return exceedance_probability(count_model, n, x - 1)
 
 
-def highest_clean_rate(count_model: CountModel, starts_us: Int64, outliers: Int64, events: Int64) -> float:
+def highest_clean_rate(
+    count_model: CountModel, starts_us: Int64, outliers: Int64, events: Int64, *, factors: Floats | None = None
+) -> float:
     """Return the rate of the busiest hour, at a 90% upper bound for the calibration error.
 
     A rate with a daily course is above its mean for hours. Compared with the mean, every day would look like a slow
     rise. The busiest hour of the look-back usually also has the largest positive error. Each hour is therefore shrunk
     towards the mean, by the share of the variance between hours that chance explains (James and Stein). Without a daily
-    course the result is the bound of the mean.
+    course, or with one that the season explains, the result is the bound of the mean.
 
     Args:
         count_model: The model learned from the same windows.
         starts_us: Start times of the clean windows of the look-back.
         outliers: Events above the threshold in each window.
         events: Events in each window.
+        factors: As in `fit_count_model`. The result is then a rate at the factor 1.
     """
     bound = rate_bound(count_model, RATE_BOUND_LEVEL)
     filled = events > 0
     if not filled.any() or not outliers[filled].any():
         return bound
     _, hour = np.unique(starts_us[filled] // HOUR_US, return_inverse=True)
-    n = np.bincount(hour, weights=events[filled].astype(np.float64))
+    exposure = events[filled].astype(np.float64) if factors is None else events[filled] * factors[filled]
+    n = np.bincount(hour, weights=exposure)
     rates = np.bincount(hour, weights=outliers[filled].astype(np.float64)) / n
     mean = float((rates * n).sum() / n.sum())
     chance_variance = mean * count_model.dispersion / n

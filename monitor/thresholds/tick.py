@@ -20,6 +20,7 @@ from monitor.statistics.counts import (
     rate_bound,
 )
 from monitor.statistics.part import Scale
+from monitor.statistics.season import SeasonState
 from monitor.thresholds.body import describe_heavy_tail
 from monitor.thresholds.choose import (
     Method,
@@ -39,7 +40,12 @@ ThresholdResult = tuple[ThresholdRow, CountModel, float]
 
 
 def build_first_threshold(
-    reference: Float32, model_id: int, activation: Activation, percentile: float, method: Method = "percentile"
+    reference: Float32,
+    model_id: int,
+    activation: Activation,
+    percentile: float,
+    method: Method = "percentile",
+    season: SeasonState | None = None,
 ) -> ThresholdRow:
     """Return the first threshold of a model, computed from its reference energies alone.
 
@@ -49,6 +55,7 @@ def build_first_threshold(
         activation: Time of the computation and start of the validity.
         percentile: For example 99.5.
         method: Method of the estimate.
+        season: The season of the threshold before, None without one. It holds for all models of the stream.
     """
     estimate = estimate_first_threshold(reference, percentile, method=method)
     warning = describe_heavy_tail(reference, exceedance(percentile))
@@ -64,7 +71,7 @@ def build_first_threshold(
         model_id,
         activation.computed_at_us,
         activation.valid_from_us,
-        {"clean_rate": rate_bound(count_model, RATE_BOUND_LEVEL)},
+        {"clean_rate": rate_bound(count_model, RATE_BOUND_LEVEL), **_season_details(season)},
     )
 
 
@@ -78,6 +85,7 @@ def compute_tick_threshold(
     tick_us: int,
     valid_from_us: int,
     most_events: int,
+    season: SeasonState | None = None,
 ) -> ThresholdResult:
     """Return the threshold of a tick, its count model, and the exceedance of the clean windows at the threshold.
 
@@ -90,6 +98,7 @@ def compute_tick_threshold(
         tick_us: Event time of the tick.
         valid_from_us: Start of the first window that the threshold can be valid for.
         most_events: Largest number of events of a window of the look-back.
+        season: The season at the tick, stored with the threshold. None where `threshold.season` is none.
     """
     sketch = look_back.sketch()
     estimate = choose_threshold(
@@ -102,19 +111,25 @@ def compute_tick_threshold(
     )
     above, reference_n = count_reference_above(estimate, reference)
     events, outliers = look_back.count_by_window(clean, estimate.value)
+    starts_us = np.array(clean, np.int64)
+    factors = None
+    if season is not None and season.season is not None:
+        factors = season.season.factors(starts_us + rules.size_us // 2)
     count_model = fit_count_model(
         above,
         reference_n,
         outliers,
         events,
+        factors=factors,
         alpha=false_alarm_probability(rules.per_week, rules.size_us),
         otherwise=load_count_model(previous.details),
     )
     n_events = int(events.sum())
     extra_details = {
-        "clean_rate": highest_clean_rate(count_model, np.array(clean, np.int64), outliers, events),
+        "clean_rate": highest_clean_rate(count_model, starts_us, outliers, events, factors=factors),
         "most_events": most_events,
         "disagrees_since_us": find_disagreement_start(previous.details.get("disagrees_since_us"), estimate, tick_us),
+        **_season_details(season),
     }
     row = _build_row(estimate, count_model, look_back.scale, previous.model_id, tick_us, valid_from_us, extra_details)
     return row, count_model, float(outliers.sum() / n_events) if n_events else 0.0
@@ -178,6 +193,10 @@ def load_count_model(details: Mapping[str, Any]) -> CountModel:
 def load_scale(details: Mapping[str, Any]) -> Scale:
     """Return the scale of the energies that is stored with a threshold."""
     return Scale(**details["scale"])
+
+
+def _season_details(season: SeasonState | None) -> dict[str, Any]:
+    return {} if season is None else {"season": season.to_json()}
 
 
 def _load_estimate(row: ThresholdRow) -> ThresholdEstimate:

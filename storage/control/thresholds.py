@@ -47,6 +47,42 @@ class JudgedWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowCounts:
+    """Events and outliers of a judged window of any model.
+
+    `limit` is the largest count that would not have been a spike, for a window that fired as one. `rise_since_us` is
+    the start of the slow rise that a window fired in. Both are None for other windows and for accepted ones.
+    """
+
+    window_start_us: int
+    window_end_us: int
+    events: int
+    outliers: int
+    limit: int | None = None
+    rise_since_us: int | None = None
+
+    @property
+    def clipped_outliers(self) -> int:
+        """Return the outliers; in a spike, one more than its limit, so that a burst does not look like a season."""
+        return self.outliers if self.limit is None else min(self.outliers, self.limit + 1)
+
+    @staticmethod
+    def from_details(
+        window_start_us: int, window_end_us: int, events: int, outliers: int, details: Mapping[str, Any] | None
+    ) -> WindowCounts:
+        """Return the counts of a window with the stored details of its alarm, if it has one."""
+        details = details or {}
+        return WindowCounts(
+            window_start_us=window_start_us,
+            window_end_us=window_end_us,
+            events=events,
+            outliers=outliers,
+            limit=details.get("limit"),
+            rise_since_us=details.get("since_us"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdRow:
     """A threshold row, with the inputs of its computation in `details`. `id` is None for a row to insert."""
 
@@ -181,6 +217,39 @@ class ThresholdStore:
             if len(rows) < _CHUNK:
                 return found
             after_us = rows[-1].window_start_us + 1
+
+    def window_counts(self, stream_id: int, after_us: int, before_us: int) -> list[WindowCounts]:
+        """Return the judged windows with events that start in [after_us, before_us), of all models, in order."""
+        query = (
+            sa.select(
+                windows.c.window_start_us,
+                windows.c.window_end_us,
+                windows.c.events,
+                windows.c.outliers,
+                windows.c.details,
+                windows.c.adopted_at_us,
+            )
+            .where(
+                windows.c.stream_id == stream_id,
+                windows.c.window_start_us >= after_us,
+                windows.c.window_start_us < before_us,
+                windows.c.judged_at_us.is_not(None),
+                windows.c.events > 0,
+            )
+            .order_by(windows.c.window_start_us)
+        )
+        with self._db.read() as conn:
+            rows = conn.execute(query).all()
+        return [
+            WindowCounts.from_details(
+                row.window_start_us,
+                row.window_end_us,
+                row.events,
+                row.outliers,
+                None if row.details is None or row.adopted_at_us is not None else json.loads(row.details),
+            )
+            for row in rows
+        ]
 
     def store_tick(
         self,

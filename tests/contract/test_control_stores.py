@@ -317,6 +317,28 @@ def test_judged_windows_include_those_that_the_model_scored_in_shadow(stores: Co
     assert [window.payload for window in found] == [b"part of 0", b"part of 1"]
 
 
+def test_window_counts_are_those_of_all_models_within_the_bounds(stores: ControlStores) -> None:
+    _, threshold_id = stores.activate(T0 + 2 * MINUTE)
+    stores.commit(
+        *(part(stores, minute, events=9, outliers=minute + 5) for minute in (0, 1)),
+        part(stores, 2, events=9, outliers=7, threshold_id=threshold_id),
+        part(stores, 3, dead=1, events=0),
+        part(stores, 4, events=9, threshold_id=threshold_id),
+    )
+    seal_until(stores, 2)
+    judge_due(stores, details={"fired": "spike", "limit": 4})
+    seal_until(stores, 3)
+    judge_due(stores, details={"fired": "slow_rise", "since_us": T0})
+    seal_until(stores, 5)
+    judge_due(stores)
+    found = stores.thresholds.window_counts(stores.stream_id, T0 + MINUTE, T0 + 4 * MINUTE)
+    assert [(each.window_start_us, each.window_end_us, each.events, each.outliers) for each in found] == [
+        (T0 + MINUTE, T0 + 2 * MINUTE, 9, 6),
+        (T0 + 2 * MINUTE, T0 + 3 * MINUTE, 9, 7),
+    ]
+    assert [(each.limit, each.rise_since_us, each.clipped_outliers) for each in found] == [(4, None, 5), (None, T0, 7)]
+
+
 def test_firings_are_counted_by_kind_and_opening_time(stores: ControlStores) -> None:
     judge_windows(stores, 4)
     opened = [

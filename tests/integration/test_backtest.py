@@ -89,6 +89,31 @@ def events_of_27_hours() -> list[bytes]:
     return records
 
 
+@pytest.fixture(scope="module")
+def ran_6_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
+    """Daemon run over six days whose events spread more around noon, in local time, than at midnight."""
+    seasonal = {
+        "timezone": "Europe/Berlin",
+        "model": {"n_components": 1, "warm_up": 4_000},
+        "window": {"size": "30m", "grace": "10s"},
+        "threshold": {"refresh": "2h", "look_back": "1d", "percentile": PERCENTILE, "season": "auto"},
+    }
+    with run_daemon_over(tmp_path_factory.mktemp("season"), events_of_6_days(), **seasonal) as result:
+        yield result
+
+
+def events_of_6_days() -> list[bytes]:
+    """Build 12,000 events of six days from a midnight in winter."""
+    rng = np.random.default_rng(6)
+    n = 12_000
+    hours = np.arange(n) * 144 / n
+    x = rng.normal(size=(n, 3)) * (1 - 0.3 * np.cos(2 * np.pi * hours / 24))[:, None]
+    return [
+        json.dumps({"ts": 1_767_222_000 + hour * 3_600, "id": i, "x0": a, "x1": b, "x2": c}).encode()
+        for i, (hour, (a, b, c)) in enumerate(zip(hours.tolist(), np.round(x, 6).tolist(), strict=True))
+    ]
+
+
 @contextmanager
 def run_daemon_over(folder: Path, records: list[bytes], **stream: Any) -> Iterator[DaemonRun]:
     """Run a daemon over a file to its end."""
@@ -176,6 +201,20 @@ def test_backtest_finds_every_kind_of_incident_of_the_daemon(ran_27_hours: Daemo
         assert windows(result) == expected_windows
         assert incidents(result) == expected_incidents
         assert result.cells[0].incidents.keys() == kinds
+
+
+def test_backtest_learns_the_season_of_the_daemon(ran_6_days: DaemonRun) -> None:
+    expected_thresholds, expected_windows, expected_incidents = expected(ran_6_days)
+    seasons = [row[-1]["season"] for row in expected_thresholds if "season" in row[-1]]
+    assert [each["kind"] for each in seasons[:12]] == [None] * 12, "a day is no season"
+    assert seasons[-1]["kind"] == "hour_of_day"
+    noon, midnight = (expected_windows[-1 - 2 * hours][5] for hours in (12, 24))
+    assert noon > 2 * midnight, "expected outliers"
+    for file in (ran_6_days.file, None):
+        result = backtest_one_cell(ran_6_days, file)
+        assert thresholds(result) == expected_thresholds
+        assert windows(result) == expected_windows
+        assert incidents(result) == expected_incidents
 
 
 def test_cell_is_equal_alone_and_in_a_grid(ran: DaemonRun) -> None:
