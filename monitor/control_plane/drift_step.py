@@ -247,7 +247,12 @@ class _ModelHorizons:
             or not is_valid_shape(self._shape, len(model.record.feature_names))
         ):
             return None
-        return DriftStatistics(features=model.record.feature_names, shape=self._shape, profile=model.training_profile)
+        return DriftStatistics(
+            features=model.record.feature_names,
+            shape=self._shape,
+            profile=model.training_profile,
+            components=model.component_names,
+        )
 
     def load_windows(self, store: DriftStoreProtocol, stream_id: int, until_us: int) -> None:
         """Add the windows that end before a time and are not in the horizons yet."""

@@ -13,6 +13,7 @@ from config.errors import ModelError
 from monitor.detectors import artefact, mixture_artefact, sklearn_bridge
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.explain import attribution
+from monitor.detectors.explain.components import name_components
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.explain.mixture_explainer import MixtureExplainer, make_explainer, typical_contributions
 from monitor.detectors.explain.prefixes import make_prefix_factors
@@ -222,6 +223,12 @@ class GaussianMixture:
                 typical=self.typical_contributions_,
             )
         return self._explainer.explain(values)
+
+    def name_components(self) -> tuple[str, ...]:
+        """Return a name for each component by its centre, such as "near amount 20, hour 3"; the names are distinct."""
+        weights, means, lower, _ = self._components()
+        features = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
+        return name_components(weights, means, np.square(lower).sum(axis=2), features)
 
     def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
         """Draw events from the mixture; return them, (n_samples, D), and the index of the component of each.

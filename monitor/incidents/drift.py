@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from config.number_format import format_together
 from config.time_format import format_utc
 from config.units import format_duration
 from monitor.incidents.drift_horizons import HorizonResult
 from monitor.incidents.drift_test import recommend_action
+from monitor.incidents.drift_text import describe_changes, summarise_change
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.statistics.drift_means import DriftStatistics
+from monitor.statistics.part import Float64
 from storage.control.drift import DriftVerdictRow
 
 _MAX_SUMMARY_STATISTICS = 3
@@ -65,6 +66,7 @@ def build_verdict_rows(result: HorizonResult, statistics: DriftStatistics) -> li
     furthest = [group.start + int(np.argmax(z[group])) for group in statistics.groups()]
     furthest.sort(key=lambda index: -z[index])
     indices = [*result.verdict.drifted[:_MAX_STORED_STATISTICS], *furthest]
+    before = _baseline_values(result)
     end_us = result.horizon.start_us + result.horizon_us
     return [
         DriftVerdictRow(
@@ -73,7 +75,7 @@ def build_verdict_rows(result: HorizonResult, statistics: DriftStatistics) -> li
             window_end_us=end_us,
             statistic=statistics.statistic_at(index).name,
             feature=statistics.statistic_at(index).feature,
-            before=_baseline_value(result, index),
+            before=float(before[index]),
             after=float(result.after[index]),
             effect=float(result.verdict.effect[index]),
             z=float(result.verdict.z[index]),
@@ -89,14 +91,13 @@ def format_horizon(horizon_us: int) -> str:
     return format_duration(timedelta(microseconds=horizon_us))
 
 
-def _baseline_value(result: HorizonResult, index: int) -> float:
-    """Return the normal value of a statistic.
+def _baseline_values(result: HorizonResult) -> Float64:
+    """Return the normal values of the statistics, (J,).
 
-    It is the value of the previous days, plus the usual difference that the seasonal baseline has learned, or the value
-    of the plain baseline.
+    They are the values of the previous days, plus the usual differences that the seasonal baseline has learned, or the
+    values of the plain baseline.
     """
-    offset = result.frozen.baseline.mean[index] if result.frozen.is_seasonal else 0.0
-    return float(result.before[index] + offset)
+    return result.before + result.frozen.baseline.mean if result.frozen.is_seasonal else result.before
 
 
 def _recommend_action(result: HorizonResult) -> str:
@@ -107,27 +108,15 @@ def _recommend_action(result: HorizonResult) -> str:
 
 def _describe_drift(result: HorizonResult, statistics: DriftStatistics, advice: str) -> str:
     indices = result.verdict.drifted
-    named = "; ".join(_describe_change(result, index, statistics) for index in indices[:_MAX_SUMMARY_STATISTICS])
-    more = f"; and {len(indices) - _MAX_SUMMARY_STATISTICS} more" if len(indices) > _MAX_SUMMARY_STATISTICS else ""
+    clauses = list(describe_changes(indices, _baseline_values(result), result.after, result.verdict.effect, statistics))
+    named = "; ".join(clauses[:_MAX_SUMMARY_STATISTICS])
+    more = f"; and {len(clauses) - _MAX_SUMMARY_STATISTICS} more" if len(clauses) > _MAX_SUMMARY_STATISTICS else ""
     compared = "the same time on days before" if result.frozen.is_seasonal else "the first horizons after activation"
     return (
         f"over the {format_horizon(result.horizon_us)} from {format_utc(result.horizon.start_us)}: {named}{more} "
         f"(|z| up to {np.abs(result.verdict.z[indices[0]]):.1f}, limit {result.verdict.z_threshold:.1f}, "
         f"against {compared}); {advice}"
     )
-
-
-def _describe_change(result: HorizonResult, index: int, statistics: DriftStatistics) -> str:
-    """Return one change as text, with typical values in the unit of the feature where available."""
-    statistic = statistics.statistic_at(index)
-    before, after = _baseline_value(result, index), float(result.after[index])
-    own_values = [statistics.in_feature_units(index, value) for value in (before, after)]
-    effect = f"{result.verdict.effect[index]:+.2f} deviations"
-    if own_values[0] is not None and own_values[1] is not None:
-        subject = statistic.feature or "energy"
-        was, typical = format_together((own_values[0], own_values[1]), 4)
-        return f"{subject} is typically {typical}, was {was} ({effect})"
-    return f"{statistic} is {after:.3g}, was {before:.3g} ({effect})"
 
 
 def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict[str, Any]:
@@ -161,7 +150,8 @@ def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict
 
 def _statistic_details(result: HorizonResult, index: int, statistics: DriftStatistics) -> dict[str, Any]:
     statistic = statistics.statistic_at(index)
-    before, after = _baseline_value(result, index), float(result.after[index])
+    baseline = _baseline_values(result)
+    before, after = float(baseline[index]), float(result.after[index])
     return {
         "statistic": statistic.name,
         "feature": statistic.feature or None,
@@ -171,4 +161,4 @@ def _statistic_details(result: HorizonResult, index: int, statistics: DriftStati
         "after_value": statistics.in_feature_units(index, after),
         "effect": float(result.verdict.effect[index]),
         "z": float(result.verdict.z[index]),
-    }
+    } | summarise_change(index, baseline, result.after, statistics)

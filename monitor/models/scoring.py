@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
 from monitor.detectors.detector import Detector, load_detector
+from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import Floats, TrainingProfile, quantile_edges
@@ -50,6 +51,8 @@ class LoadedModel:
         scale: The scale of the energies.
         training_profile: The reference of the drift statistics; None for a model that was fitted before drift
             monitoring existed.
+        component_names: The names of the mixture's components by their centres, such as "near amount 20"; empty for
+            other detectors.
     """
 
     record: ModelRecord
@@ -58,6 +61,7 @@ class LoadedModel:
     feature_means: Floats | None
     scale: Scale
     training_profile: TrainingProfile | None = None
+    component_names: tuple[str, ...] = ()
 
     @property
     def feature_dtype(self) -> np.dtype[Any]:
@@ -149,6 +153,7 @@ def load_model(record: ModelRecord, artefact: bytes, device: str) -> LoadedModel
         feature_means=None if feature_means is None else np.asarray(feature_means, feature_dtype_of(detector)),
         scale=Scale.from_energies(detector.reference_energies_),
         training_profile=training_profile_of(detector),
+        component_names=detector.name_components() if isinstance(detector, GaussianMixture) else (),
     )
 
 

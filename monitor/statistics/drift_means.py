@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.statistics.drift_summary import ValueSummary, summarise_ranks
 from monitor.statistics.drift_sums import MAX_PAIRED_FEATURES, SCORE_UNIT, SHARE_UNIT, DriftSums, feature_pair
 from monitor.statistics.training_profile import N_BINS, RANK_UNIT, SPREAD_UNIT, TrainingProfile, value_at_rank
 
@@ -33,12 +34,13 @@ class DriftStatistics:
     `rank` is the mean rank among the training values and `spread` the mean squared distance of the rank from the
     middle, both for each feature and for the energy. `occupancy` is the mean share of a component. `pair` is the mean
     product of two standardised features, which is near their correlation. `shape` holds the numbers of ranks,
-    components and pairs.
+    components and pairs. `components` are the names of the components by their centres, such as "near amount 20".
     """
 
     features: tuple[str, ...]
     shape: tuple[int, int, int]
     profile: TrainingProfile
+    components: tuple[str, ...] = ()
 
     @property
     def n_watched(self) -> int:
@@ -67,7 +69,8 @@ class DriftStatistics:
             )
         index -= 2 * ranks
         if index < components:
-            return DriftStatistic(name="occupancy", feature=f"component {index + 1}")
+            name = self.components[index] if len(self.components) == components else f"component {index + 1}"
+            return DriftStatistic(name="occupancy", feature=name)
         first, second = feature_pair(index - components, len(self.features))
         return DriftStatistic(name="pair", feature=f"{self.features[first]} * {self.features[second]}")
 
@@ -111,6 +114,22 @@ class DriftStatistics:
         deviations = np.zeros(len(self))
         deviations[own] = np.sqrt(shares * (1 - shares) * variance_factor)
         return deviations
+
+    def summarise_values(self, index: int, means: Float64) -> ValueSummary | None:
+        """Return mean, median and usual range of the feature of a rank or spread, in its unit; else None.
+
+        Args:
+            index: Index of the statistic.
+            means: Means of all statistics, (J,).
+        """
+        ranks = self.shape[0]
+        if index >= 2 * ranks:
+            return None
+        j = index % ranks
+        moments = float(means[j]), float(means[ranks + j])
+        if j == self.n_watched:
+            return summarise_ranks(*moments, self.profile.energy_edges, None)
+        return summarise_ranks(*moments, self.profile.features.edges[j], float(self.profile.features.centre[j]))
 
     def in_feature_units(self, index: int, mean: float) -> float | None:
         """Return a mean rank as the training value with this rank. None for other statistics."""

@@ -108,8 +108,8 @@ _OWN: Mapping[str, Mapping[str, str]] = {
     },
     "drift_history": {
         "horizon": "Length of the horizon, as configured.",
-        "statistic": "`rank`, `spread`, `pair`, `energy_rank`, `energy_spread` or `component`.",
-        "feature": "Feature, pair of features or component; NULL for statistics of the energy.",
+        "statistic": "`rank`, `spread`, `pair`, `energy_rank`, `energy_spread` or `occupancy`.",
+        "feature": "Feature, pair of features, or component by its centre; NULL for statistics of the energy.",
         "before": "Mean of the statistic over the baseline.",
         "after": "Mean of the statistic over the horizon.",
         "effect": "Difference in units of the training deviation.",

@@ -1,9 +1,11 @@
 """Explanations of each kind of incident, from the numbers stored with it. Pure."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from config.number_format import format_together
+from monitor.incidents.drift_text import describe_mean, format_summary_change
 
 MAX_SHOWN_RANGES = 10
 _MAX_SHOWN_STATISTICS = 5
@@ -66,7 +68,7 @@ def _explain_drift(numbers: Mapping[str, Any]) -> Iterator[str]:
             f"Over the {horizon['horizon']} from {horizon['window']['start']} {horizon['n_drifted']:,} of "
             f"{horizon['statistics']:,} statistics of {horizon['events']:,} events drifted, the least probable first:"
         )
-        yield from (f"  {_describe_drifted_statistic(each)}" for each in horizon["drifted"][:_MAX_SHOWN_STATISTICS])
+        yield from (f"  {line}" for line in islice(_describe_drifted(horizon["drifted"]), _MAX_SHOWN_STATISTICS))
         yield (
             f"  |z| is above {horizon['limit']:.3g}, which a stationary stream exceeds in a horizon with a "
             f"probability of {horizon['alpha']:.2g}: drift's quarter of the false-alarm budget."
@@ -74,16 +76,34 @@ def _explain_drift(numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"Advice: {numbers['advice']}. If this is normal now, `outrider accept` makes these windows the new baseline."
 
 
-def _describe_drifted_statistic(statistic: Mapping[str, Any]) -> str:
-    name = " ".join(str(statistic[part]) for part in ("feature", "statistic") if statistic.get(part))
+def _describe_drifted(statistics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each feature, pair or component; rank and spread of one feature are on one line."""
+    for subject in dict.fromkeys(map(_subject_of, statistics)):
+        own = [each for each in statistics if _subject_of(each) == subject]
+        evidence = ", ".join(f"{_name_of(each)} {each['effect']:+.2f} deviations, z {each['z']:+.1f}" for each in own)
+        yield f"{_describe_change(own[0])} ({evidence})"
+
+
+def _subject_of(statistic: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a statistic is about; incidents of older versions have no values of the features."""
+    is_feature = "values_before" in statistic
+    return statistic["feature"] or "energy", "" if is_feature else statistic["statistic"]
+
+
+def _name_of(statistic: Mapping[str, Any]) -> str:
+    return str(statistic["statistic"]).removeprefix("energy_")
+
+
+def _describe_change(statistic: Mapping[str, Any]) -> str:
+    """Return the values before and now, in the unit of the feature where they are stored."""
+    name, feature = statistic["statistic"], statistic.get("feature") or ""
+    if "values_before" in statistic:
+        return f"{feature or 'energy'}: {format_summary_change(statistic['values_before'], statistic['values_after'])}"
     before, after = statistic.get("before_value"), statistic.get("after_value")
     if before is None or after is None:
-        before, after = statistic["before"], statistic["after"]
-    texts = [_format_number(before), _format_number(after)]
-    if isinstance(before, int | float) and isinstance(after, int | float):
-        texts = format_together((before, after), 5)
-    change = f"{texts[0]} before, {texts[1]} now"
-    return f"{name}: {change} ({statistic['effect']:+.2f} deviations, z {statistic['z']:+.1f})"
+        return describe_mean(name, feature, statistic["before"], statistic["after"])
+    texts = format_together((before, after), 5)
+    return f"{feature or 'energy'}: {texts[0]} before, {texts[1]} now"
 
 
 def _format_number(value: Any) -> str:

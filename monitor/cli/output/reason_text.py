@@ -10,6 +10,7 @@ from config.number_format import format_together
 from monitor.cli.output.tables import escape_unprintable, format_value
 
 _MIN_DEPARTURE_DEVIATIONS = 3.0
+_MIN_SHARE_OF_A_PAIR = 0.1
 _VARIATION_FLOOR = 0.05
 """Added to the change from event to event, in units of its training mean, before the logarithm of a `variation`."""
 
@@ -36,7 +37,9 @@ def _format_values(features: Sequence[Mapping[str, Any]]) -> str:
     if features[0]["line_features"] > len(features):
         names.append(f"{features[0]['line_features'] - len(features):,} more")
     texts = [_format_usual(each) for each in features]
-    together = ", unusual together" if len(features) > 1 and all(map(_is_usual, features)) else ""
+    share = features[0]["line_share"]
+    is_reason = share is not None and share >= _MIN_SHARE_OF_A_PAIR
+    together = ", unusual together" if is_reason and len(features) > 1 and all(map(_is_usual, features)) else ""
     return (
         f"{_join_words(names)}: {', '.join(value for value, _ in texts)}; "
         f"usually {_join_words([usual for _, usual in texts])}{together}{_format_expected(features)}"
@@ -55,7 +58,7 @@ def _format_expected(features: Sequence[Mapping[str, Any]]) -> str:
         expected = [value for value in (each["expected"], *each.get("alternatives", ())) if _is_near_usual(value, each)]
         if not expected or each["z"] is None or (several and abs(each["z"]) <= _MIN_DEPARTURE_DEVIATIONS):
             continue
-        values = format_together((*expected, each["value"]), 5)[:-1]
+        values = format_together((*expected, each["value"]), 3)[:-1]
         texts.append(f"{' or '.join(values)} expected" + (f" for {each['feature']}" if several else ""))
     return f", {_join_words(texts)} from the other features" if texts else ""
 

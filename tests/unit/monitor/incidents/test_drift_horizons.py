@@ -174,7 +174,7 @@ def test_finding_describes_the_change_in_the_unit_of_the_feature() -> None:
     result = judge_at(horizons, 60 * HOUR, season=False)
     finding = build_drift_finding([result], STATISTICS, model_version=2, config_hash="c", per_week=1.0)
     assert finding is not None
-    assert finding.summary.startswith("over the 1h from 1970-01-03T12:00:00Z: load is typically 0.5")
+    assert finding.summary.startswith("over the 1h from 1970-01-03T12:00:00Z: load is typically 0.6")
     assert finding.details["advice"] == "drift: refit"
     first = finding.details["horizons"][0]["drifted"][0]
     assert (first["statistic"], first["feature"]) == ("rank", "load")
@@ -269,7 +269,7 @@ def test_finding_describes_a_moved_pair_by_its_mean_product() -> None:
     result = judge_at(horizons, 60 * HOUR, season=False)
     finding = build_drift_finding([result], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
     assert finding is not None
-    assert "pair of load * heat is 0.287, was -0.00331 (+0.29 deviations)" in finding.summary
+    assert "deviations from their training means, is 0.287, was -0.00331 (+0.29 deviations)" in finding.summary
     first = finding.details["horizons"][0]["drifted"][0]
     assert (first["statistic"], first["feature"], first["after_value"]) == ("pair", "load * heat", None)
 

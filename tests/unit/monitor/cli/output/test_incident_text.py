@@ -60,22 +60,51 @@ def test_calibration_shows_both_thresholds_or_the_rate(since_us: int | None) -> 
     assert "If this is normal now, run `outrider accept`" in text
 
 
-def test_drift_lists_statistics_with_values_before_and_after() -> None:
-    statistic = {"statistic": "rank", "feature": "amount", "before": 0.5, "after": 0.7, "before_value": 12.0}
+def format_drift(*drifted: Mapping[str, Any]) -> str:
     horizon = {
         "horizon": "10m",
         "window": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:10:00Z"},
         "events": 9_000,
-        "drifted": [statistic | {"after_value": 19.0, "effect": 0.7, "z": 9.0}],
-        "n_drifted": 1,
+        "drifted": drifted,
+        "n_drifted": len(drifted),
         "statistics": 40,
         "limit": 5.1,
         "alpha": 1e-5,
     }
-    text = format_text("drift", {"advice": "drift: refit", "horizons": [horizon]})
-    assert "1 of 40 statistics of 9,000 events drifted" in text
-    assert "amount rank: 12 before, 19 now (+0.70 deviations, z +9.0)" in text
+    return format_text("drift", {"advice": "drift: refit", "horizons": [horizon]})
+
+
+def drifted_statistic(statistic: str, feature: str | None, **values: Any) -> dict[str, Any]:
+    return {"statistic": statistic, "feature": feature, "before": 0.12, "after": 0.35, "effect": 0.7, "z": 9.0} | values
+
+
+def test_drift_lists_values_before_and_after_in_the_unit_of_the_feature() -> None:
+    summary = {"mean": 12.5, "median": 12.0, "low": 5.0, "high": 20.0, "exceeded": []}
+    values = {"values_before": summary, "values_after": summary | {"median": 19.0, "mean": 18.0, "exceeded": ["high"]}}
+    text = format_drift(
+        drifted_statistic("rank", "amount", **values),
+        drifted_statistic("spread", "amount", **values),
+        drifted_statistic("occupancy", "near amount 20, hour 3"),
+        drifted_statistic("pair", "amount * hour"),
+    )
+    assert "4 of 40 statistics of 9,000 events drifted" in text
+    assert (
+        "amount: median about 12 before, 19 now; mean about 12.5 before, above 18 now; "
+        "90% of the events 5 to 20 before, 5 to above 20 now "
+        "(rank +0.70 deviations, z +9.0, spread +0.70 deviations, z +9.0)"
+    ) in text
+    assert "events near amount 20, hour 3 are 35.0% of all, were 12.0% (occupancy" in text
+    assert "the mean product of amount and hour, as deviations from their training means, is 0.35, was 0.12" in text
     assert "Advice: drift: refit." in text
+
+
+def test_drift_of_older_versions_has_typical_values_and_component_numbers() -> None:
+    text = format_drift(
+        drifted_statistic("rank", "amount", before_value=12.0, after_value=19.0),
+        drifted_statistic("occupancy", "component 3", before_value=None, after_value=None),
+    )
+    assert "amount: 12 before, 19 now (rank +0.70 deviations, z +9.0)" in text
+    assert "events of component 3 are 35.0% of all, were 12.0%" in text
 
 
 def test_silence_shows_its_duration_and_the_allowed_one() -> None:
