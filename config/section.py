@@ -79,6 +79,10 @@ def _parse_auto_or_names(value: object) -> "tuple[str, ...] | Literal['auto']":
     return "auto" if value == "auto" else split_list(value)
 
 
+def _parse_none_auto_or_names(value: object) -> "tuple[str, ...] | Literal['none', 'auto']":
+    return "none" if value is None or value == "none" else _parse_auto_or_names(value)
+
+
 def _parse_auto_or_count(value: object) -> "int | Literal['auto']":
     if value == "auto":
         return "auto"
@@ -98,6 +102,12 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split_list), WithJsonSchema(_
 AutoOrNames = Annotated[
     tuple[str, ...] | Literal["auto"],
     PlainValidator(_parse_auto_or_names),
+    _UnchangedSerializer,
+    WithJsonSchema(_LIST_OR_TEXT),
+]
+NoneAutoOrNames = Annotated[
+    tuple[str, ...] | Literal["none", "auto"],
+    PlainValidator(_parse_none_auto_or_names),
     _UnchangedSerializer,
     WithJsonSchema(_LIST_OR_TEXT),
 ]

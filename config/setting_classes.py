@@ -62,6 +62,7 @@ _STREAM_KEYS: Mapping[SharedClass, tuple[str, ...]] = {
     ),
     "model": (
         "event.features",
+        "event.derive",
         "model.kind",
         "model.n_components",
         "model.covariance_type",

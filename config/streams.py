@@ -18,7 +18,7 @@ from pydantic import (
 
 from config.cron import check_cron
 from config.local_time import check_time_zone
-from config.section import AutoOrCount, AutoOrNames, Int, Number, Section, Text, raise_problems
+from config.section import AutoOrCount, AutoOrNames, Int, NoneAutoOrNames, Number, Section, Text, raise_problems
 from config.sources import FileSourceSettings, KafkaSourceSettings, SourceSettings
 from config.units import Duration, PositiveDuration, Rate, Size, format_duration, parse_duration
 
@@ -44,6 +44,11 @@ class EventSettings(Section):
     time: TimeSettings | None = Field(default=None, description="The event's time. null: the broker's timestamp.")
     key: Text | None = Field(default=None, description="The field stored as the key. null: the Kafka key.")
     id: Text | None = Field(default=None, description="The field stored as the event id, for joins.")
+    derive: NoneAutoOrNames = Field(
+        default="none",
+        description="Fields with features derived from earlier events of a key: none, auto (all fields if the events "
+        "of a key arrive regularly), or names.",
+    )
     missing: Literal["reject", "mean"] = Field(
         default="reject", description="The treatment of events with a missing feature."
     )
@@ -60,6 +65,14 @@ class EventSettings(Section):
             if _UNSTORABLE.search(name):
                 raise ValueError(f"{name!r} has a NUL character or half a surrogate pair; databases cannot store it")
         return features
+
+    @model_validator(mode="after")
+    def _check_derived_fields(self) -> "EventSettings":
+        if isinstance(self.derive, tuple) and isinstance(self.features, tuple):
+            unknown = [name for name in self.derive if name not in self.features]
+            message = f"{', '.join(unknown)}: not among event.features; add it there, or leave it out"
+            raise_problems([("derive", message)] if unknown else [])
+        return self
 
     @model_validator(mode="after")
     def _check_float32_fields(self) -> "EventSettings":

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.pipeline.key_states import KeyedEvents
+from monitor.statistics.key_states import KeyedEvents
 
 GAIN = 2 / 13
 

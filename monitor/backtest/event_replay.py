@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from consumers.decoded_batch import DecodedBatch
 from monitor.backtest.cells import GridCell
 from monitor.pipeline.fold import BatchScorer
+from monitor.pipeline.key_states import KeyedSource
 from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
 from monitor.pipeline.step import (
     CommitBatch,
@@ -23,6 +24,7 @@ from monitor.pipeline.step import (
 )
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import MeasuredEvents
+from monitor.statistics.key_states import KeyStep
 from monitor.statistics.part import Scale
 from monitor.statistics.training_profile import Floats
 from storage.control.records import StoredGap
@@ -65,11 +67,13 @@ class EventReplay:
     """Data plane of one cell, with the events that are not folded yet.
 
     It carries out the steps of the worker without its clock: each step as soon as possible. Events held back by the
-    lead wait until the control plane has sealed and ticked as far as possible.
+    lead wait until the control plane has sealed and ticked as far as possible. With `derive` a model of the cell needs
+    the history of keys.
     """
 
-    def __init__(self, cell: GridCell, scorer: BatchScorer) -> None:
+    def __init__(self, cell: GridCell, scorer: BatchScorer, derive: KeyStep | None = None) -> None:
         self._cell = cell
+        self._derive = derive
         self._scorer = scorer
         self._schedule = ThresholdSchedule.from_rows([])
         self._buffer: PartitionBuffer | None = None
@@ -79,6 +83,8 @@ class EventReplay:
         """Fold the events that can be folded, then seal and judge."""
         if self._buffer is None:
             self._buffer = _open_buffer(batch)
+            if self._derive is not None:
+                self._buffer.set_keyed(KeyedSource.from_rows([], self._derive))
         self._buffer.add(batch, now_s=0.0)
         self._run_steps(self._buffer)
 

@@ -12,6 +12,7 @@ from monitor.backtest.cells import STREAM_ID
 from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.fold import BatchScorer
+from monitor.statistics.key_states import FieldHistory, KeyStep
 from storage.control.models import Activation, ModelRecord, ModelStore, NewModel
 from storage.control.thresholds import ThresholdRow
 from storage.control.warm_up import WarmUpProgress
@@ -26,6 +27,12 @@ class BacktestModels:
     models: Mapping[int, LoadedModel]
     active: ModelRecord
     scorer: BatchScorer
+
+    @property
+    def key_step(self) -> KeyStep | None:
+        """Return the step of the history of keys; None if no model derives features from it."""
+        derives = any(model.derivation is not None for model in self.models.values())
+        return FieldHistory(n_fields=len(self.active.feature_names)) if derives else None
 
 
 def load_stored_models(settings: Settings, stream: str) -> BacktestModels | None:

@@ -141,7 +141,7 @@ def _backtest_file(
     for cell in cells:
         cell.activate(models.active.id, Activation(valid_from_us=0, computed_at_us=0))
     scores = CachedScorer(models.scorer)
-    replays = [EventReplay(cell, scores) for cell in cells]
+    replays = [EventReplay(cell, scores, models.key_step) for cell in cells]
     found = _LabelledEvents(labels, apart_us=_match_slack_us(settings, stream))
     for batch, rows in _read_batches(settings, stream, path, models):
         scores.clear()

@@ -52,6 +52,8 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
     from consumers.discovery.rejections import RejectionCounts
     from consumers.files.source import FileSource
     from monitor.models.scoring import Scorer, load_model, pick_device
+    from monitor.pipeline.key_states import KeyedSource
+    from monitor.statistics.key_states import FieldHistory
     from storage.control.models import ModelStore
     from storage.database.engine import Database
 
@@ -70,14 +72,20 @@ def _score_file(settings: "Settings", name: str, file: Path, target: IO[str]) ->
         rows = csv.writer(target, lineterminator="\n")
         rows.writerow(["row", "energy", "is_outlier"])
         rejected = RejectionCounts(event, model.feature_names)
+        keyed = KeyedSource.from_rows([], FieldHistory(n_fields=len(model.feature_names)))
+        derives = load_model(*models.load(model.id), device).derivation is not None
         try:
             for raw in _read_batches(source):
                 _check_columns(file, raw, model.feature_names)
                 decoded = codec.decode(raw, time.time_ns() // 1_000)
-                energies = scorer.energies(decoded.events.features, model.id)
+                events = decoded.events
+                if derives and len(events):
+                    events, changed = keyed.derive(events)
+                    keyed = keyed.after(changed)
+                energies = scorer.energies(events.features, model.id)
                 outliers = energies > threshold
                 rows.writerows(
-                    zip(decoded.events.offsets.tolist(), map(repr, energies.tolist()), map(int, outliers), strict=True)
+                    zip(events.offsets.tolist(), map(repr, energies.tolist()), map(int, outliers), strict=True)
                 )
                 rejected.add(raw, decoded.dead_letters)
         finally:

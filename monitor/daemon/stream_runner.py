@@ -285,6 +285,7 @@ class StreamRunner:
             intake=intake,
             ask_control=lambda need: self._wakeup.ask(urgent=need is ControlNeed.NOW),
             retry=retry,
+            read_derives=lambda: self._models.derives(state.id),
             n_streams=len(self._settings.streams),
         )
         self._threads = [

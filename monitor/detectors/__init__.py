@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monitor.detectors.class_conditional import ClassConditionalGaussian
+    from monitor.detectors.derived_frame import derive
     from monitor.detectors.detector import Detector, load_detector
     from monitor.detectors.explain.explanation import Explanation
     from monitor.detectors.fit.cross_fitting import reference_energies
@@ -20,6 +21,7 @@ _MODULES = {
     "Explanation": "explain.explanation",
     "GaussianMixture": "gaussian_mixture",
     "VAEGMM": "networks.vaegmm",
+    "derive": "derived_frame",
     "gmm_energy": "gmm_functions",
     "gmm_params": "gmm_functions",
     "load_detector": "detector",
@@ -33,6 +35,7 @@ __all__ = [
     "Detector",
     "Explanation",
     "GaussianMixture",
+    "derive",
     "gmm_energy",
     "gmm_params",
     "load_detector",

@@ -7,7 +7,7 @@ is used. Memory is bounded by the size of the file. The golden file in the tests
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from config.errors import ModelError
+from monitor.detectors.derivation import Derivation
 from monitor.statistics.training_profile import N_BINS, FeatureProfile
 
 FORMAT = 1
@@ -46,7 +47,7 @@ class Artefact:
         training: The summary of the fit.
         reference_energies: Sorted out-of-fold energies of the training events, or None.
         profile: The training profile of each feature, or None.
-        transforms: Column transforms; empty in this version.
+        derivation: The derived features among the columns, or None.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class Artefact:
     training: Mapping[str, Any] = field(default_factory=dict)
     reference_energies: NDArray[np.float32] | None = None
     profile: FeatureProfile | None = None
-    transforms: Sequence[Mapping[str, Any]] = ()
+    derivation: Derivation | None = None
 
     def tensor(self, name: str, *shape: int | None) -> NDArray[Any]:
         """Return the finite array `name` after checking its shape; None in `shape` matches any size.
@@ -134,7 +135,7 @@ def to_bytes(artefact: Artefact) -> bytes:
         feature_names=None if artefact.feature_names is None else list(artefact.feature_names),
         settings=dict(artefact.settings),
         training=dict(artefact.training),
-        transforms=[dict(step) for step in artefact.transforms],
+        transforms=[] if artefact.derivation is None else artefact.derivation.to_transforms(),
     )
     document = msgspec.json.encode(header, enc_hook=_to_builtin).decode()
     raw: bytes = save_tensors(tensors, {_METADATA_KEY: document})
@@ -173,11 +174,10 @@ def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model"
         )
     if kind is not None and header.kind != kind:
         raise ModelError(f"{where} is a {header.kind} model, not a {kind} model")
-    if header.transforms:
-        raise ModelError(f"{where} has column transforms that this Outrider does not support; upgrade Outrider")
     names = header.feature_names
     if header.n_features < 1 or (names is not None and len(names) != header.n_features):
         raise ModelError(f"{where} has an inconsistent number of features; fit the model again")
+    derivation = Derivation.from_transforms(header.transforms, names, where)
     try:
         tensors: dict[str, NDArray[Any]] = {n: a.copy() for n, a in load_tensors(data).items()}
     except (SafetensorError, ValueError, KeyError, OverflowError) as error:
@@ -191,6 +191,7 @@ def from_bytes(data: bytes, *, kind: str | None = None, where: str = "the model"
         reference_energies=_check_reference_energies(tensors.pop(_REFERENCE_KEY, None), where),
         profile=_pop_profile(tensors, header.n_features, where),
         tensors=tensors,
+        derivation=derivation,
     )
 
 

@@ -12,6 +12,7 @@ from scipy.linalg import solve_triangular
 from config.errors import ModelError
 from monitor.detectors import artefact as files
 from monitor.detectors.artefact import Artefact
+from monitor.detectors.derivation import Derivation
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.explain.mixture_explainer import MixtureExplainer, make_explainer
 from monitor.detectors.gmm_functions import (
@@ -76,6 +77,7 @@ class ClassConditionalGaussian:
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
         self.profile_: FeatureProfile | None = None
+        self.derivation_: Derivation | None = None
         self._metrics: dict[torch.dtype, MahalanobisMetric] = {}
         self._explainer: MixtureExplainer | None = None
 
@@ -221,6 +223,7 @@ class ClassConditionalGaussian:
             training=self.training_,
             reference_energies=self.reference_energies_,
             profile=self.profile_,
+            derivation=self.derivation_,
         )
 
     def to_bytes(self) -> bytes:
@@ -261,6 +264,7 @@ class ClassConditionalGaussian:
         detector.feature_names_ = stored.feature_names
         detector.reference_energies_ = stored.reference_energies
         detector.profile_ = stored.profile
+        detector.derivation_ = stored.derivation
         detector.training_ = dict(stored.training)
         factors = stored.float64_tensor("factors", k, d, d)
         sums_to_one = k > 0 and (detector.weights_ > 0).all() and abs(detector.weights_.sum() - 1) < 1e-6

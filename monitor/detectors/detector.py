@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
+from monitor.detectors.derivation import Derivation
 from monitor.detectors.explain.explanation import Explanation
 from monitor.statistics.training_profile import FeatureProfile
 
@@ -31,6 +32,7 @@ class Detector(Protocol):
     feature_names_: tuple[str, ...] | None
     reference_energies_: NDArray[np.float32] | None
     profile_: FeatureProfile | None
+    derivation_: Derivation | None
 
     @property
     def n_features(self) -> int:
@@ -91,7 +93,7 @@ def load_detector(
     Args:
         source: A path, or the bytes of an artefact.
         kind: The expected kind, or None for every kind.
-        n_features: The expected number of features, or None for every number.
+        n_features: The expected number of features before any are derived, or None for every number.
         device: The torch device that computes energies.
 
     Raises:
@@ -103,9 +105,10 @@ def load_detector(
         raise ModelError(f"a model is loaded from a path or from bytes, not from {source!r}")
     else:
         stored = artefact.load(source, kind=kind)
-    if n_features is not None and stored.n_features != n_features:
+    n_raw = stored.n_features if stored.derivation is None else len(stored.derivation.fields)
+    if n_features is not None and n_raw != n_features:
         raise ModelError(
-            f"the {stored.kind} model was fitted on {stored.n_features} features and the events have "
+            f"the {stored.kind} model was fitted on {n_raw} features and the events have "
             f"{n_features}; fit it again on these features"
         )
     build: Callable[..., Detector] = detector_class(stored.kind).from_artefact

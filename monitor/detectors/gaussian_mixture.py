@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from config.errors import ModelError
 from monitor.detectors import artefact, mixture_artefact, sklearn_bridge
 from monitor.detectors.artefact import Artefact
+from monitor.detectors.derivation import ATTRIBUTE, Derivation
 from monitor.detectors.explain import attribution
 from monitor.detectors.explain.components import name_components
 from monitor.detectors.explain.explanation import Explanation
@@ -84,12 +85,14 @@ class GaussianMixture:
         typical_contributions_: The mean contribution of each feature to the energy of a typical training event, (D,),
             set by `calibrate`.
         profile_: The training profile of each feature for drift detection, set by `calibrate`.
+        derivation_: The derived features among the columns, for events of `monitor.detectors.derive`; else None.
     """
 
     kind = mixture_artefact.KIND
     reference_energies_: NDArray[np.float32] | None
     profile_: FeatureProfile | None
     typical_contributions_: F64 | None
+    derivation_: Derivation | None
     _explainer: MixtureExplainer | None
 
     def __init__(
@@ -152,6 +155,8 @@ class GaussianMixture:
             lower_bound=fitted.report.log_likelihood[-1] - float(np.log(fitted.scaling.scale).sum()),
         )
         self._set_state(state, fitted.report)
+        derivation = getattr(x, "attrs", {}).get(ATTRIBUTE)
+        self.derivation_ = derivation if derivation is not None and derivation.names == events.names else None
         return self
 
     def calibrate(self, x: Any, folds: int = 5) -> Self:
@@ -273,6 +278,7 @@ class GaussianMixture:
             reference_energies=self.reference_energies_,
             profile=self.profile_,
             typical_contributions=self.typical_contributions_,
+            derivation=self.derivation_,
         )
 
     @classmethod
@@ -290,6 +296,7 @@ class GaussianMixture:
         model.reference_energies_ = stored.reference_energies
         model.profile_ = stored.profile
         model.typical_contributions_ = mixture_artefact.read_typical_contributions(stored)
+        model.derivation_ = stored.derivation
         return model
 
     @classmethod
@@ -391,6 +398,7 @@ class GaussianMixture:
         self.reference_energies_ = None
         self.profile_ = None
         self.typical_contributions_ = None
+        self.derivation_ = None
         self.n_features_in_: int = values.means.shape[1]
         self.feature_names_: tuple[str, ...] | None = names
         if names is not None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from monitor.detectors.artefact import Artefact
+from monitor.detectors.derivation import Derivation
 from monitor.detectors.fit.mixture_fit import FitReport, read_report
 from monitor.detectors.inputs.arguments import check_int, check_number
 from monitor.detectors.mixture_values import CovarianceType, MixtureState, MixtureValues, are_lower_triangular
@@ -28,6 +29,7 @@ def mixture_to_artefact(
     reference_energies: NDArray[np.float32] | None,
     profile: FeatureProfile | None,
     typical_contributions: NDArray[np.float64] | None,
+    derivation: Derivation | None,
 ) -> Artefact:
     """Return the artefact of a fitted mixture; `parameters` are its constructor arguments."""
     settings = {name: value for name, value in parameters.items() if name != "device"}
@@ -51,6 +53,7 @@ def mixture_to_artefact(
         tensors=tensors,
         reference_energies=reference_energies,
         profile=profile,
+        derivation=derivation,
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from config.streams import ModelSettings
+from monitor.detectors.derivation import Derivation, derive_all
 from monitor.detectors.detector import Detector, detector_class
 from monitor.detectors.fit.cross_fitting import out_of_fold_energies
 from monitor.detectors.gaussian_mixture import GaussianMixture
@@ -22,6 +23,9 @@ from storage.control.models import NewModel
 
 Float32 = NDArray[np.float32]
 _HELD_OUT_DIVISOR = 5
+
+MAX_FIRST_WEIGHT = 0.5
+"""Training events have more than this share of their mean step from events of their key, not from its start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +74,13 @@ def fit_model(
             f"a fit on {len(training.names)} features needs at least {needed:,} events, there are {len(training):,} "
             f"({describe_rejected(training)}): give more events, or fewer event.features"
         )
-    features, means = _impute_means(_choose_precision(training.features))
-    fit = _fit_detector(features, training.names, settings, labels, progress)
+    derivation, inputs, rows = derive_inputs(training)
+    features, means = _impute_means(_choose_precision(inputs))
+    names = training.names if derivation is None else derivation.names
+    fit = _fit_detector(features, names, settings, None if labels is None else labels[rows], progress)
     detector, reference = fit.detector, np.sort(fit.energies[fit.in_reference])
     detector.reference_energies_ = reference
+    detector.derivation_ = derivation
     detector.profile_ = build_feature_profile(features)
     return FittedModel(
         detector=detector,
@@ -89,12 +96,35 @@ def fit_model(
                 "features": len(training.names),
                 "feature_means": [float(mean) for mean in means],
                 "reference_n": len(reference),
+                "derive": _summarise_derivation(derivation),
                 "contamination": settings.contamination,
             }
             | _summarise_screening(fit.screened)
             | _summarise_fit(detector),
         ),
     )
+
+
+def derive_inputs(training: TrainingSet) -> tuple[Derivation | None, Floats, NDArray[np.bool_]]:
+    """Return the derived features, the inputs of the model, and the training events that they are of, (n,).
+
+    Events whose key has little history are left out, unless they are the majority: their changes are zero, or still
+    large. Without derived features the inputs are the fields of all events.
+    """
+    everything = np.ones(len(training), np.bool_)
+    if training.history is None:
+        return None, training.features, everything
+    d = len(training.names)
+    events = np.concatenate([training.features, training.history.context], axis=1, dtype=np.float64)
+    settled = (events[:, 3 * d :].max(axis=1) < MAX_FIRST_WEIGHT) if len(events) else everything
+    rows = settled if 2 * settled.sum() > len(events) else everything
+    derivation = derive_all(training.names, events[rows], training.history.derived)
+    return derivation, derivation.apply(events[rows]), rows
+
+
+def _summarise_derivation(derivation: Derivation | None) -> list[str] | str:
+    """Return the fields that features are derived of, in the form of `event.derive`."""
+    return "none" if derivation is None else [derivation.fields[place] for place in derivation.changes]
 
 
 def describe_rejected(training: TrainingSet) -> str:
@@ -160,7 +190,9 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
             f"this model has {n_components:,} components; at most {MAX_IMPORTED_COMPONENTS:,} are supported: fit it "
             "with fewer"
         )
-    detector_names = detector.feature_names_
+    derivation = detector.derivation_
+    detector_names = detector.feature_names_ if derivation is None else derivation.fields
+    n_features = detector.n_features if derivation is None else len(derivation.fields)
     if detector_names is not None and names and tuple(detector_names) != tuple(names):
         raise ModelError(f"this model has the features {', '.join(detector_names)}; the stream has {', '.join(names)}")
     feature_names = tuple(detector_names or names)
@@ -169,12 +201,12 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
         raise ModelError(
             f"this model has several features named {', '.join(twice)}; fit it on a DataFrame with unique column names"
         )
-    if len(feature_names) != detector.n_features:
+    if len(feature_names) != n_features:
         raise ModelError(
-            f"this model has {detector.n_features} features without names, the stream names {len(feature_names)}: "
+            f"this model has {n_features} features without names, the stream names {len(feature_names)}: "
             "fit it on a DataFrame, or set event.features"
         )
-    detector.feature_names_ = feature_names
+    detector.feature_names_ = feature_names if derivation is None else derivation.names
     return FittedModel(
         detector=detector,
         reference=np.sort(reference),
@@ -183,7 +215,7 @@ def prepare_imported_model(detector: Detector, names: tuple[str, ...]) -> Fitted
             kind=detector.kind,
             artefact=detector.to_bytes(),
             feature_names=feature_names,
-            summary={"imported": True, "reference_n": len(reference)},
+            summary={"imported": True, "reference_n": len(reference), "derive": _summarise_derivation(derivation)},
         ),
     )
 

@@ -21,6 +21,7 @@ from consumers.discovery.ranges import RangeReader, RetainedRange, newest_ranges
 from consumers.discovery.rejections import RejectionCounts
 from consumers.source import PartitionInfo, Source
 from monitor.models.training_codec import build_training_codec, find_features, sample_batches
+from monitor.models.training_history import find_history
 from monitor.models.training_set import TrainingSet
 
 _MIN_BLOCK = 100
@@ -128,7 +129,7 @@ class RetainedEventsReader:
             for raw in pending:
                 decoded = self._codec.decode(raw, time.time_ns() // 1_000)
                 self._rejections.add(raw, decoded.dead_letters)
-                pieces.setdefault(raw.partition, []).append(self._without_keys(decoded.events))
+                pieces.setdefault(raw.partition, []).append(self._select_columns(decoded.events))
                 self._n_read += len(decoded.events)
             pending.clear()
             self._progress(self._n_read)
@@ -140,12 +141,13 @@ class RetainedEventsReader:
             decode()
         return {partition: Events.concat(blocks) for partition, blocks in pieces.items()}
 
-    def _without_keys(self, events: Events) -> Events:
-        """Return the columns that a fit needs: keys are the largest, and no model uses them."""
+    def _select_columns(self, events: Events) -> Events:
+        """Return the columns that a fit needs: keys are the largest, and only derived features use them."""
         return Events(
             offsets=events.offsets,
             times_us=events.times_us,
             features=events.features,
+            keys=events.keys if self._settings.event.derive != "none" else None,
             ids=events.ids if self._label is not None else None,
         )
 
@@ -165,6 +167,7 @@ class RetainedEventsReader:
             )
         events = Events.concat(pieces) if pieces else Events.empty(len(self._names))
         order = self._select_newest(events.times_us, last, cutoff_us)
+        history = find_history(pieces, self._settings.event, self._names)
         return TrainingSet(
             features=events.features[order],
             names=self._names,
@@ -172,6 +175,7 @@ class RetainedEventsReader:
             exhausted=True,
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
             rejections=self._rejections.groups(),
+            history=None if history is None else history.select(order),
         )
 
     def _select_newest(self, times_us: NDArray[np.int64], last: int | None, cutoff_us: int | None) -> NDArray[np.intp]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from config.errors import ConfigError, ModelError
+from monitor.detectors.derivation import Derivation
 from monitor.detectors.detector import Detector, load_detector
 from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.statistics.drift_sums import MeasuredEvents, code_events
@@ -64,6 +65,11 @@ class LoadedModel:
     component_names: tuple[str, ...] = ()
 
     @property
+    def derivation(self) -> Derivation | None:
+        """The features that the model derives from the history of a key; None if it takes the raw fields alone."""
+        return self.detector.derivation_
+
+    @property
     def feature_dtype(self) -> np.dtype[Any]:
         """The precision in which the model takes features: float64 where float32 would hide differences."""
         return feature_dtype_of(self.detector)
@@ -102,26 +108,44 @@ class Scorer:
         model = self._load_cached(model_id)
         if not len(features):
             return MeasuredEvents(energies=np.empty(0, np.float32), feature_dtype=model.feature_dtype)
-        features = _convert_features(features, model)
+        inputs = _convert_features(features, model)
+        n_raw = len(model.record.feature_names)
+        derived = None if model.derivation is None else inputs[:, n_raw:]
+        names = () if model.derivation is None else model.derivation.names[n_raw:]
         if model.training_profile is None:
             return MeasuredEvents(
-                energies=_clip_to_float32(model.detector.energy(features)), feature_dtype=model.feature_dtype
+                energies=_clip_to_float32(model.detector.energy(inputs)),
+                feature_dtype=model.feature_dtype,
+                derived=derived,
+                derived_names=names,
             )
-        raw_energies, responsibilities = model.detector.energies_and_responsibilities(features)
+        raw_energies, responsibilities = model.detector.energies_and_responsibilities(inputs)
         energies = _clip_to_float32(raw_energies)
+        # Drift watches the raw fields: the derived ones, and the components that follow them, change all the time.
+        shares = responsibilities if model.derivation is None else None
         return MeasuredEvents(
             energies=energies,
-            codes=code_events(model.training_profile, features, energies, responsibilities),
+            codes=code_events(model.training_profile, inputs[:, :n_raw], energies, shares),
             feature_dtype=model.feature_dtype,
+            derived=derived,
+            derived_names=names,
         )
 
 
 def _convert_features(features: Floats, model: LoadedModel) -> Floats:
-    """Return the features in the precision of the model, with missing ones replaced by the training means.
+    """Return the model's inputs in its precision, with missing ones replaced by the training means.
+
+    Args:
+        features: The raw fields, (n, D), with or without their history behind them.
+        model: The model.
 
     Raises:
         ModelError: A feature is missing and the model has no means.
     """
+    if model.derivation is None:
+        features = features[:, : len(model.record.feature_names)]
+    else:
+        features = model.derivation.apply(features)
     features = features.astype(model.feature_dtype, copy=False)
     missing = np.isnan(features)
     if not missing.any():
@@ -158,10 +182,12 @@ def load_model(record: ModelRecord, artefact: bytes, device: str) -> LoadedModel
 
 
 def training_profile_of(detector: Detector) -> TrainingProfile | None:
-    """Return the training profile of a detector; None if it has no feature profile or reference energies."""
+    """Return the training profile of the raw fields; None if it has no feature profile or reference energies."""
     if detector.profile_ is None or detector.reference_energies_ is None:
         return None
-    return TrainingProfile(features=detector.profile_, energy_edges=quantile_edges(detector.reference_energies_))
+    derivation = detector.derivation_
+    profile = detector.profile_ if derivation is None else detector.profile_.head(len(derivation.fields))
+    return TrainingProfile(features=profile, energy_edges=quantile_edges(detector.reference_energies_))
 
 
 def feature_dtype_of(detector: Detector) -> np.dtype[Any]:
@@ -180,7 +206,8 @@ def explain_events(
         top: The number of lines for each event; features that move together are on one line.
     """
     dtype = model.feature_dtype
-    x = np.array([[event.get(name, np.nan) for name in model.record.feature_names] for event in events], dtype)
+    names = model.record.feature_names if model.derivation is None else model.derivation.names
+    x = np.array([[event.get(name, np.nan) for name in names] for event in events], dtype)
     if model.feature_means is not None:
         x = np.where(np.isnan(x), model.feature_means, x).astype(dtype)
     explanations = model.detector.explain(x).line_rows(top)

@@ -25,6 +25,7 @@ from monitor.models.training_codec import (
     find_features,
     sample_batches,
 )
+from monitor.models.training_history import find_history
 from monitor.models.training_set import TrainingSet, min_training_events
 
 _POLL_TIMEOUT_S = 0.25
@@ -316,6 +317,7 @@ class TrainingReader:
         events = Events.concat(selected)
         order = np.argsort(events.times_us, kind="stable")[: self._wanted]
         assert self._names is not None
+        history = find_history(selected, self._settings.event, self._names)
         return TrainingSet(
             features=events.features[order],
             names=self._names,
@@ -323,4 +325,5 @@ class TrainingReader:
             exhausted=exhausted,
             rejections=rejections.groups(),
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
+            history=None if history is None else history.select(order),
         )

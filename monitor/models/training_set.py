@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from consumers.batch import Floats
 from consumers.discovery.rejections import RejectionGroup
+from monitor.models.training_history import TrainingHistory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class TrainingSet:
         exhausted: True if the input contains no further events.
         labels: The label field of each event, if one was requested.
         rejections: The rejected records by reason and field, the largest group first.
+        history: The history of the events, row by row, if features are derived from it.
     """
 
     features: Floats
@@ -26,6 +28,7 @@ class TrainingSet:
     exhausted: bool
     labels: tuple[str | None, ...] | None = None
     rejections: tuple[RejectionGroup, ...] = ()
+    history: TrainingHistory | None = None
 
     def __len__(self) -> int:
         return len(self.features)

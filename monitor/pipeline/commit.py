@@ -147,16 +147,28 @@ def _outlier_columns(scored: ScoredEvents, features: tuple[str, ...]) -> Outlier
         times_us=events.times_us[rows],
         energies=scored.energies[rows],
         threshold_ids=scored.threshold_ids[rows],
-        features=_features_as_scored(scored, rows),
+        features=_features_as_scored(scored, rows, len(features)),
         feature_names=features,
+        derived=_derived_features(scored, rows),
         keys=None if events.keys is None else [events.keys[i] for i in rows],
         ids=None if events.ids is None else [events.ids[i] for i in rows],
     )
 
 
-def _features_as_scored(scored: ScoredEvents, rows: NDArray[np.intp]) -> Sequence[Floats]:
-    """Return the features of the events at `rows`, each in the precision in which its model took them."""
-    features = scored.events.features[rows]
+def _derived_features(scored: ScoredEvents, rows: NDArray[np.intp]) -> Sequence[tuple[tuple[str, ...], Floats]] | None:
+    """Return names and values of the derived features of the events at `rows`, as their models took them."""
+    if scored.event_models is None:
+        return None
+    found = []
+    for row, model_id in zip(rows.tolist(), scored.event_models[rows].tolist(), strict=True):
+        own = scored.derived.get(model_id)
+        found.append(((), np.empty(0)) if own is None else (own.names, own.values[scored.model_rows[row]]))
+    return found
+
+
+def _features_as_scored(scored: ScoredEvents, rows: NDArray[np.intp], n_features: int) -> Sequence[Floats]:
+    """Return the raw fields of the events at `rows`, each in the precision in which its model took them."""
+    features = scored.events.features[rows, :n_features]
     rounded = features.astype(np.float32)
     if scored.needs_float64 is None:
         return list(rounded)

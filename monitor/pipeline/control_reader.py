@@ -38,6 +38,7 @@ class ControlReader:
         control: The control state that was read last; its revision is -1 before the first read.
         settings: The settings, as new as `control` or newer.
         schedule: The threshold rows, as new as `control` or newer.
+        derives: Whether a stored model derives features from the history of keys, as new as `control` or newer.
     """
 
     def __init__(
@@ -47,15 +48,19 @@ class ControlReader:
         shadows: ShadowStore,
         retry: StorageRetry,
         settings: WorkerSettings,
+        *,
         read_settings: Callable[[], WorkerSettings] | None = None,
+        read_derives: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stream_id = stream_id
         self._ledger = ledger
         self._shadows = shadows
         self._retry = retry
         self._read_settings = read_settings
+        self._read_derives = read_derives
         self._read_s = float("-inf")
         self.settings = settings
+        self.derives = False
         self.control = StreamControl(sealed_until_us=None, revision=-1, last_tick_us=None)
         self.schedule = ThresholdSchedule.from_rows([])
 
@@ -92,6 +97,7 @@ class ControlReader:
             complete_from_us = NO_WATERMARK_US if control.sealed_until_us is None or not rows else rows[0].valid_from_us
             schedule = ThresholdSchedule.from_rows(rows, complete_from_us=complete_from_us)
             self.schedule = replace(schedule, shadows=tuple(shadows))
+            self.derives = self._retry.retry_until_answered(self._read_derives)
         elif control.last_tick_us != before.last_tick_us:
             # A new row is never valid earlier than the last one; the bound lets the read use the index.
             last_us = self.schedule.rows[-1].valid_from_us if self.schedule.rows else None

@@ -35,6 +35,14 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedFeatures:
+    """Derived features of the events of one model, (n, P), and their names."""
+
+    names: tuple[str, ...]
+    values: Floats
+
+
 class BatchScorer(Protocol):
     """The scorer of a batch, as the fold uses it."""
 
@@ -56,7 +64,9 @@ class ScoredEvents:
     """Events with their energies, thresholds and flags, row by row.
 
     `drift_codes` holds the integer codes of the events by model; event i is row `model_rows[i]` of its model's codes.
-    `needs_float64` marks the events whose model takes features in float64; None if there are none.
+    `needs_float64` marks the events whose model takes features in float64; None if there are none. `derived` holds the
+    derived features of the events by model, in the same rows, and `event_models` the model of each event; None without
+    derived features.
     """
 
     events: Events
@@ -67,6 +77,8 @@ class ScoredEvents:
     model_rows: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     needs_float64: NDArray[np.bool_] | None = None
     drift_codes: Mapping[int, DriftCodes] = field(default_factory=dict)
+    event_models: Int64 | None = None
+    derived: Mapping[int, DerivedFeatures] = field(default_factory=dict)
 
     def sum_drift(self, rows: Int64, windows: Int64, n_windows: int, model_id: int) -> WindowDriftSums | None:
         """Return the drift sums of each window over the events at `rows`, all of one model; None without codes.
@@ -223,7 +235,7 @@ def _score_events(
     model_ids = schedule.model_ids[rows]
     model_rows = np.zeros(len(events), np.int64)
     needs_float64 = np.zeros(len(events), np.bool_)
-    codes = {}
+    codes, derived = {}, {}
     for model_id in np.unique(model_ids).tolist():
         own = model_ids == model_id
         measured = scorer.measure(events.features[own], model_id)
@@ -232,6 +244,8 @@ def _score_events(
         model_rows[own] = np.arange(len(measured.energies))
         if measured.codes is not None:
             codes[model_id] = measured.codes
+        if measured.derived is not None:
+            derived[model_id] = DerivedFeatures(names=measured.derived_names, values=measured.derived)
     return ScoredEvents(
         events=events,
         energies=energies,
@@ -240,7 +254,9 @@ def _score_events(
         is_late=windows.late_mask(starts_us, watermarks_us, control.sealed_until_us),
         model_rows=model_rows,
         needs_float64=needs_float64 if needs_float64.any() else None,
+        event_models=model_ids if derived else None,
         drift_codes=codes,
+        derived=derived,
     )
 
 

@@ -125,17 +125,14 @@ class PartitionBuffer:
     keyed: KeyedSource | None = None
 
     @classmethod
-    def from_claim(
-        cls, partition: Partition, claim: SourceClaim, now_s: float, keyed: KeyedSource | None = None
-    ) -> "PartitionBuffer":
-        """Return the empty buffer of a new claim, at the stored position, with the stored states of its keys."""
+    def from_claim(cls, partition: Partition, claim: SourceClaim, now_s: float) -> "PartitionBuffer":
+        """Return the empty buffer of a new claim, at the stored position."""
         return cls(
             partition=partition,
             claim=claim,
             position=Position(next_offset=claim.next_offset, cursor=claim.cursor),
             watermark_us=claim.watermark_us,
             last_event_s=now_s,
-            keyed=keyed,
         )
 
     @property
@@ -154,6 +151,10 @@ class PartitionBuffer:
         if self.ended:
             return BufferState.END_STORED if self.end_stored else BufferState.ENDED
         return BufferState.CLAIMED
+
+    def set_keyed(self, keyed: KeyedSource) -> None:
+        """Set the states of the source's keys at its stored position."""
+        self.keyed = keyed
 
     def add(self, batch: DecodedBatch, now_s: float) -> None:
         """Append a decoded batch that follows the pending ones without a gap; it may decide an undecided event."""

@@ -32,7 +32,7 @@ from monitor.pipeline.inbox import (
     StopRequested,
 )
 from monitor.pipeline.intake import RECLAIM_DELAY_S, ReclaimRequest
-from monitor.pipeline.key_states import KeyedSource, KeyStep
+from monitor.pipeline.key_states import KeyedSource
 from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
 from monitor.pipeline.rejection_warning import AllRejectedWarning
 from monitor.pipeline.retry import StorageRetry
@@ -49,11 +49,11 @@ from monitor.pipeline.step import (
     next_step,
 )
 from monitor.pipeline.waiting import WaitingPartition, find_waiting
+from monitor.statistics.key_states import FieldHistory
 from storage.control.shadows import ShadowStore
 from storage.ledger.commit import Commit, Committed, Fenced, Refused, Stale
 from storage.ledger.idle import IdleSource
 from storage.ledger.ledger import GROUP_ROWS, Ledger
-from storage.ledger.sources import SourceClaim
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Worker:
         retry: StorageRetry,
         clock: Callable[[], float] = time.monotonic,
         read_settings: Callable[[], WorkerSettings] | None = None,
-        key_step: KeyStep | None = None,
+        read_derives: Callable[[], bool] = lambda: False,
         n_streams: int = 1,
     ) -> None:
         self._clock = clock
@@ -106,13 +106,14 @@ class Worker:
         self._ledger = ledger
         self._stream = rules.stream
         settings = WorkerSettings(rules=rules, codec=codec)
-        self._control = ControlReader(stream_id, ledger, shadows, retry, settings, read_settings)
+        self._control = ControlReader(
+            stream_id, ledger, shadows, retry, settings, read_settings=read_settings, read_derives=read_derives
+        )
         self._inbox = inbox
         self._intake = intake
         self._ask_control = ask_control
         self._progress = self._asked_at = KnownProgress()
         self._retry = retry
-        self._key_step = key_step
         self._buffers: dict[Partition, PartitionBuffer] = {}
         self._refusals: dict[Partition, int] = {}
         self._pace = CommitPace()
@@ -199,19 +200,15 @@ class Worker:
 
     def _open_buffer(self, message: PartitionClaimed) -> None:
         self._discard_buffer(message.partition)
-        keyed = self._read_key_states(message.claim)
-        self._buffers[message.partition] = PartitionBuffer.from_claim(
-            message.partition, message.claim, self._clock(), keyed
-        )
+        self._buffers[message.partition] = PartitionBuffer.from_claim(message.partition, message.claim, self._clock())
 
-    def _read_key_states(self, claim: SourceClaim) -> KeyedSource | None:
-        """Return the stored states of the keys of a claimed source; None if the stream derives no features."""
-        if self._key_step is None:
-            return None
-        rows = self._retry.retry_until_answered(
-            lambda: self._ledger.read_key_states(claim.source_id, claim.next_offset)
-        )
-        return KeyedSource.from_rows(rows, self._key_step)
+    def _read_key_states(self, buffer: PartitionBuffer) -> None:
+        """Read the stored states of the keys of a source, once a model derives features from them."""
+        if buffer.keyed is not None or not self._control.derives:
+            return
+        source_id, position = buffer.claim.source_id, buffer.position.next_offset
+        rows = self._retry.retry_until_answered(lambda: self._ledger.read_key_states(source_id, position))
+        buffer.set_keyed(KeyedSource.from_rows(rows, FieldHistory(n_fields=len(self._features))))
 
     def _discard_buffer(self, partition: Partition) -> None:
         buffer = self._buffers.pop(partition, None)
@@ -306,6 +303,7 @@ class Worker:
     def _next_commit_step(self, buffer: PartitionBuffer) -> CommitStep | None:
         """Return the next step of a buffer that has to be stored, after those that have not; None if none is due."""
         schedule = self._control.schedule
+        self._read_key_states(buffer)
         while True:
             step = next_step(
                 buffer,

@@ -143,12 +143,15 @@ class WindowDriftSums:
 class MeasuredEvents:
     """Energies of events, and their drift codes where the model has a training profile.
 
-    `feature_dtype` is the precision in which the model takes the features.
+    `feature_dtype` is the precision in which the model takes the features. `derived` holds the derived features of the
+    events, (n, P), and `derived_names` their names.
     """
 
     energies: Float32
     codes: DriftCodes | None = None
     feature_dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    derived: Floats | None = None
+    derived_names: tuple[str, ...] = ()
 
 
 def code_events(

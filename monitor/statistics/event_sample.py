@@ -49,7 +49,8 @@ class EventSample:
         capacity: The largest number of events; a sample with fewer holds all events.
         hashes: The hashes of the events, (m,).
         times_us: Their times, (m,).
-        features: Their features as the model saw them, (m, D).
+        features: Their raw fields as the model saw them, (m, D), and behind them their history if the stream derives
+            features (`monitor.statistics.key_history`), (m, 4 D).
     """
 
     capacity: int
@@ -143,7 +144,8 @@ def _find_candidates(hashes: UInt64, windows: Int64, capacities: Int64) -> NDArr
 def merge_samples(samples: Sequence[EventSample]) -> EventSample:
     """Return the sample of all events of the samples, of which at least one is given.
 
-    Samples of different capacities merge to the smallest of them, which all of them hold.
+    Samples of different capacities merge to the smallest of them, which all of them hold. Where some events have the
+    history of their keys behind the raw fields and others have not, it is left out.
     """
     if len(samples) == 1:
         return samples[0]
@@ -151,7 +153,8 @@ def merge_samples(samples: Sequence[EventSample]) -> EventSample:
     hashes = np.concatenate([sample.hashes for sample in samples])
     times_us = np.concatenate([sample.times_us for sample in samples])
     order = np.lexsort((times_us, hashes))[:capacity]
-    features = np.concatenate([sample.features for sample in samples])
+    width = min(sample.features.shape[1] for sample in samples)
+    features = np.concatenate([sample.features[:, :width] for sample in samples])
     return EventSample(
         capacity=capacity,
         hashes=hashes[order],

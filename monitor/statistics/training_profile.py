@@ -59,6 +59,16 @@ class FeatureProfile:
         """The precision in which the model takes features: that of the edges."""
         return self.edges.dtype
 
+    def head(self, n_features: int) -> "FeatureProfile":
+        """Return the profile of the first features."""
+        return FeatureProfile(
+            edges=self.edges[:n_features],
+            centre=self.centre[:n_features],
+            deviation=self.deviation[:n_features],
+            rank_deviation=self.rank_deviation[:n_features],
+            spread_deviation=self.spread_deviation[:n_features],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingProfile:

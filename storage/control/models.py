@@ -83,6 +83,7 @@ class ModelStore:
                 found = {
                     "event.features": list(model.feature_names),
                     "model.n_components": model.summary.get("n_components"),
+                    "event.derive": model.summary.get("derive", "none"),
                 }
                 record_resolved(conn, stream_id, found, self._db.now_us(conn))
             model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))
@@ -113,6 +114,10 @@ class ModelStore:
     def active(self, stream_id: int) -> ModelRecord | None:
         """Return the active model, or None before the first one."""
         return next((model for model in reversed(self.list(stream_id)) if model.state == "active"), None)
+
+    def derives(self, stream_id: int) -> bool:
+        """Return whether a stored model of a stream derives features from earlier events of a key."""
+        return any(model.summary.get("derive", "none") != "none" for model in self.list(stream_id))
 
     def load(self, model_id: int) -> tuple[ModelRecord, bytes]:
         """Return a stored model and its artefact.

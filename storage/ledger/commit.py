@@ -54,9 +54,10 @@ class ScoreColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlierColumns:
-    """The events above their threshold, with the features that the model scored, (n, D).
+    """The events above their threshold, with the raw fields that the model scored, (n, D).
 
-    The features of an event are float32 or float64, as its model takes them.
+    The fields of an event are float32 or float64, as its model takes them. `derived` has the names and values of the
+    derived features of each event; None if the stream derives none.
     """
 
     offsets: NDArray[np.int64]
@@ -67,6 +68,7 @@ class OutlierColumns:
     feature_names: tuple[str, ...]
     keys: TextColumn | None = None
     ids: TextColumn | None = None
+    derived: Sequence[tuple[tuple[str, ...], NDArray[np.floating[Any]]]] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -19,12 +19,16 @@ from storage.ledger.dead_letter_quota import DeadLetterUsage, apply_dead_letter_
 
 
 def features_to_json(outliers: OutlierColumns) -> list[str]:
-    """Return each outlier's features as a JSON object, with the shortest decimals that round-trip."""
+    """Return each outlier's features as a JSON object, with the shortest decimals that round-trip.
+
+    The raw fields come first, the derived features behind them.
+    """
     names = make_storable(outliers.feature_names)
-    return [
-        json.dumps(dict(zip(names, shortest_decimals(row), strict=True)), ensure_ascii=False)
-        for row in outliers.features
-    ]
+    objects = [dict(zip(names, shortest_decimals(row), strict=True)) for row in outliers.features]
+    if outliers.derived is not None:
+        for own, (derived_names, values) in zip(objects, outliers.derived, strict=True):
+            own.update(zip(make_storable(derived_names), shortest_decimals(values), strict=True))
+    return [json.dumps(own, ensure_ascii=False) for own in objects]
 
 
 def insert_outliers(

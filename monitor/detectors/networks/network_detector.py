@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from config.errors import ModelError
 from monitor.detectors import artefact as files
 from monitor.detectors.artefact import Artefact
+from monitor.detectors.derivation import Derivation
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.explain.typical import mean_typical_energy, usual_range
 from monitor.detectors.inputs.arguments import check_device, check_int, check_number, make_not_fitted_error
@@ -97,6 +98,7 @@ class NetworkDetector:
         self.feature_names_: tuple[str, ...] | None = None
         self.reference_energies_: NDArray[np.float32] | None = None
         self.profile_: FeatureProfile | None = None
+        self.derivation_: Derivation | None = None
         self.training_: dict[str, Any] = {}
         self._model: FittedNetworks | None = None
         given = {name: getattr(self, name) for name in _NETWORK_NAMES if getattr(self, name) is not None}
@@ -204,6 +206,7 @@ class NetworkDetector:
             training=self.training_,
             reference_energies=self.reference_energies_,
             profile=self.profile_,
+            derivation=self.derivation_,
         )
 
     def to_bytes(self) -> bytes:
@@ -269,6 +272,7 @@ class NetworkDetector:
         detector.feature_names_ = stored.feature_names
         detector.reference_energies_ = stored.reference_energies
         detector.profile_ = stored.profile
+        detector.derivation_ = stored.derivation
         detector.training_ = dict(stored.training)
         return detector
 

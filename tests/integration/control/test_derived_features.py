@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from monitor.pipeline import key_states
+from monitor.statistics.key_states import KeyStates
 from storage.database.engine import Database
-from tests.integration.control.worker_bench import SECOND, T0, WorkerBench, fetch_rows, open_stream, raw_batch, seal
-from tests.key_level import Level
+from tests.integration.control.worker_bench import (
+    SECOND,
+    T0,
+    WorkerBench,
+    fetch_rows,
+    fit_deriving_model,
+    open_stream,
+    raw_batch,
+    seal,
+)
 
 _EVENTS = 120
 
@@ -19,17 +28,17 @@ def _records() -> list[bytes]:
     lateness_us = np.where(rng.random(_EVENTS) < 0.1, 3600 * SECOND, 0)
     times_us = T0 + np.arange(_EVENTS) * SECOND - lateness_us
     return [
-        json.dumps({"x": float(x), "k": f"key-{key}", "ts": time_us / SECOND}).encode()
-        for x, key, time_us in zip(rng.normal(size=_EVENTS), keys, times_us, strict=True)
+        json.dumps({"x": x, "y": y, "k": f"key-{key}", "ts": time_us / SECOND}).encode()
+        for (x, y), key, time_us in zip(rng.normal(size=(_EVENTS, 2)).tolist(), keys, times_us, strict=True)
     ]
 
 
 def _run(db: Database, name: str, ends: list[int]) -> list[tuple[object, ...]]:
     """Score the records in pieces, each by a worker that takes over; return the stored rows."""
-    stream_id, records = open_stream(db, name=name), _records()
+    stream_id, records = open_stream(db, name=name, model=fit_deriving_model()), _records()
     seal(db, stream_id, T0)
     for begin, end in zip([0, *ends], [*ends, _EVENTS], strict=True):
-        bench = WorkerBench(db, stream_id, fields=("x",), key_step=Level())
+        bench = WorkerBench(db, stream_id)
         bench.feed(bench.claim(), raw_batch(records[begin:end], begin))
         bench.finish()
         assert bench.position().next_offset == end
@@ -48,7 +57,7 @@ def test_energies_do_not_depend_on_commits_and_take_overs(db: Database, monkeypa
 
 def test_the_least_recent_keys_are_replaced_at_the_same_events(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     unbounded = _run(db, "unbounded", [])
-    monkeypatch.setattr(key_states.KeyStates.from_rows.__func__, "__defaults__", (4,))
+    monkeypatch.setattr(KeyStates.from_rows.__func__, "__defaults__", (4,))
     bounded = _run(db, "bounded", [])
     assert bounded != unbounded
     assert _run(db, "often", [7, 8, 50, 100]) == bounded

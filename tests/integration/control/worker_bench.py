@@ -14,13 +14,14 @@ from config.stream_rules import StreamRules
 from config.streams import EventSettings, ModelSettings
 from consumers.batch import Partition, RawBatch
 from consumers.codec import Codec, RecordFilter, make_codec
+from consumers.decoded_batch import Events
 from monitor.models.fitting import FittedModel, fit_model
 from monitor.models.scoring import Scorer, load_model
+from monitor.models.training_history import find_history
 from monitor.models.training_set import TrainingSet
 from monitor.pipeline.control_reader import WorkerSettings
 from monitor.pipeline.inbox import Inbox, PartitionClaimed, RecordsFetched, StopRequested
 from monitor.pipeline.intake import ReclaimRequest
-from monitor.pipeline.key_states import KeyStep
 from monitor.pipeline.retry import StorageRetry
 from monitor.pipeline.worker import Worker
 from monitor.thresholds.tick import build_first_threshold
@@ -49,9 +50,22 @@ def fit_small_model(seed: int = 0) -> FittedModel:
     return fit_model(training, ModelSettings(n_components=1))
 
 
-def add_model(db: Database, stream_id: int, seed: int = 0, *, only_first: bool = False) -> ModelRecord | None:
+@lru_cache(maxsize=2)
+def fit_deriving_model() -> FittedModel:
+    """Return a mixture of one component on x, y, their changes and their roughness, fitted on 400 events."""
+    times_us = T0 + np.arange(400) * SECOND
+    features = np.random.default_rng(0).normal(size=(400, 2))
+    events = Events(offsets=np.arange(400), times_us=times_us, features=features)
+    history = find_history([events], EventSettings(derive=NAMES), NAMES)
+    training = TrainingSet(features=features, names=NAMES, rejected=0, exhausted=False, history=history)
+    return fit_model(training, ModelSettings(n_components=1))
+
+
+def add_model(
+    db: Database, stream_id: int, seed: int = 0, *, only_first: bool = False, model: FittedModel | None = None
+) -> ModelRecord | None:
     """Store a fitted model and activate it."""
-    model = fit_small_model(seed)
+    model = model or fit_small_model(seed)
     return ModelStore(db).add(
         stream_id,
         model.new_model,
@@ -64,14 +78,20 @@ def partition(number: int = 0) -> Partition:
     return Partition(topic=TOPIC, partition=number)
 
 
-def open_stream(db: Database, partitions: int = 1, rules: StreamRules = RULE, name: str = "payments") -> int:
+def open_stream(
+    db: Database,
+    partitions: int = 1,
+    rules: StreamRules = RULE,
+    name: str = "payments",
+    model: FittedModel | None = None,
+) -> int:
     """Store a stream with a model and partitions; return its id."""
     ledger = Ledger(db)
     stream = ledger.open_stream(name, rules.size_us, rules.lead_us)
     ledger.register_sources(
         stream.id, [NewSource(topic=TOPIC, partition=p, identity="log", next_offset=0) for p in range(partitions)]
     )
-    add_model(db, stream.id, only_first=True)
+    add_model(db, stream.id, only_first=True, model=model)
     return stream.id
 
 
@@ -119,7 +139,6 @@ class WorkerBench:
     drain_timeout_s: float = 20.0
     record_filter: RecordFilter | None = None
     fields: tuple[str, ...] = NAMES
-    key_step: KeyStep | None = None
     changed: WorkerSettings | None = None
     reclaims: list[ReclaimRequest] = field(default_factory=list)
     published: dict[Partition, int] = field(default_factory=dict)
@@ -141,7 +160,7 @@ class WorkerBench:
             intake=self,
             ask_control=lambda _: None,
             retry=StorageRetry(self.stop, self.drain_timeout_s),
-            key_step=self.key_step,
+            read_derives=lambda: ModelStore(self.db).derives(self.stream_id),
             read_settings=self._read_changed_settings,
         )
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from config.errors import ModelError
 from monitor.detectors import artefact
 from monitor.detectors.artefact import Artefact
+from monitor.detectors.derivation import Derivation
 from monitor.statistics.training_profile import build_feature_profile
 
 
@@ -102,8 +104,29 @@ def test_foreign_safetensors_file_raises_an_error():
 
 
 def test_column_transforms_of_a_later_version_raise_an_error():
+    later = Mock(spec=Derivation, to_transforms=lambda: [{"kind": "log", "field": "a"}])
     with pytest.raises(ModelError, match="upgrade Outrider"):
-        artefact.from_bytes(artefact.to_bytes(make_artefact(transforms=({"kind": "log"},))))
+        artefact.from_bytes(artefact.to_bytes(make_artefact(derivation=later)))
+
+
+def test_derived_features_survive_a_round_trip():
+    derivation = Derivation(fields=("a",), changes=(0,), roughnesses=(0,), steps=(0.1,))
+    stored = make_artefact(n_features=3, feature_names=derivation.names, derivation=derivation)
+    assert artefact.from_bytes(artefact.to_bytes(stored)).derivation == derivation
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"feature_names": ("a", "a.change", "b.roughness")},
+        {"derivation": Derivation(fields=("a",), changes=(0,), roughnesses=(0,), steps=(0.0,))},
+    ],
+)
+def test_damaged_derived_features_raise_an_error(damaged):
+    derivation = Derivation(fields=("a",), changes=(0,), roughnesses=(0,), steps=(0.1,))
+    parts = {"n_features": 3, "feature_names": derivation.names, "derivation": derivation} | damaged
+    with pytest.raises(ModelError, match="fit the model again"):
+        artefact.from_bytes(artefact.to_bytes(make_artefact(**parts)))
 
 
 def test_error_names_an_array_of_the_wrong_shape():

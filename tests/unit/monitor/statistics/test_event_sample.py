@@ -1,5 +1,6 @@
 """Samples of events: the smallest hashes of a window, whatever the cuts of its batches."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_samples_of_different_capacities_merge_to_the_smaller_one() -> None:
     offsets = np.arange(300, dtype=np.int64)
     merged = merge_samples([_sample(offsets[:100], 20), _sample(offsets[100:], 7)])
     assert encode_sample(merged) == encode_sample(_sample(offsets, 7))
+
+
+def test_samples_with_and_without_the_history_of_keys_merge_to_the_raw_fields() -> None:
+    offsets = np.arange(300, dtype=np.int64)
+    with_history = _sample(offsets[100:], 20)
+    wide = np.concatenate([with_history.features, np.ones((len(with_history), 3))], axis=1)
+    merged = merge_samples([_sample(offsets[:100], 20), replace(with_history, features=wide)])
+    assert encode_sample(merged) == encode_sample(_sample(offsets, 20))
 
 
 def test_a_window_with_a_part_without_sample_has_none() -> None:

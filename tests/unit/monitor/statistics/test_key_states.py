@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from monitor.pipeline.key_states import KeyStates
+from monitor.statistics.key_states import KeyStates
 from storage.ledger.commit import KeyStateRows
 from storage.ledger.key_states import decode_key_states, encode_key_states
 from tests.key_level import GAIN, Level
