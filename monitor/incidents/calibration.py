@@ -2,8 +2,9 @@
 
 Each tick checks two conditions:
 
-* The percentile of the look-back and the mapped reference disagree for a quarter of the look-back. Outliers and a
-  heavier clean tail have the same effect, so a user decides between them (`outrider accept`, or a new fit).
+* The percentile of the look-back and the mapped reference disagree for a quarter of the look-back and at three ticks or
+  more. Outliers and a heavier clean tail have the same effect, so a user decides between them (`outrider accept`, or a
+  new fit).
 * The learned rate of clean windows differs from the nominal exceedance of the percentile by more than a factor of 3.
   The learned rate follows a slow increase of outliers; the nominal exceedance does not.
 """
@@ -23,6 +24,9 @@ from storage.control.thresholds import ThresholdRow
 MIN_DISAGREEMENT_SHARE = 0.25
 """Share of the look-back for which percentile and reference must disagree at every tick before an incident opens."""
 
+MIN_DISAGREEMENT_TICKS = 3
+"""Number of ticks in a row at which they must disagree: with rare ticks, a quarter of the look-back may be one."""
+
 
 def find_calibration_problem(
     row: ThresholdRow, rules: StreamRules, tick_us: int, *, model_version: int
@@ -40,6 +44,8 @@ def find_calibration_problem(
     if (
         since_us is not None
         and tick_us - since_us >= MIN_DISAGREEMENT_SHARE * rules.look_back_us
+        # Rows of former versions do not count the ticks.
+        and row.details.get("disagreements", MIN_DISAGREEMENT_TICKS) >= MIN_DISAGREEMENT_TICKS
         and disagrees_with_reference(row.method, estimate_details)
     ):
         plain, share = estimate_details.get("t_plain"), estimate_details.get("eps")

@@ -64,7 +64,7 @@ class CountModel:
 
 
 def fit_count_model(
-    reference_exceed: int,
+    reference_exceed: float,
     reference_n: int,
     outliers: Int64,
     events: Int64,

@@ -2,9 +2,9 @@
 
 Pure functions.
 
-The threshold is the percentile of the look-back, anchored on the reference (`monitor.thresholds.percentile`). With
-method `pot` it is a quantile of the generalised Pareto tail where too few energies lie above the percentile
-(`monitor.thresholds.pot`).
+The threshold is the percentile of the look-back, anchored on the reference (`monitor.thresholds.percentile`). With few
+live exceedances it is the percentile of both together (`monitor.thresholds.pooled`). With method `pot` it is a quantile
+of the generalised Pareto tail where too few energies lie above the percentile (`monitor.thresholds.pot`).
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ from monitor.thresholds.percentile import (
     estimate_reference_threshold,
     exceedance,
 )
+from monitor.thresholds.pooled import MIN_LIVE_TAIL, count_pool_reference, estimate_pooled_threshold
 from monitor.thresholds.pot import estimate_pot_threshold, estimate_reference_pot_threshold
 
 Method = Literal["percentile", "pot"]
@@ -46,18 +47,20 @@ def estimate_first_threshold(
     return estimate_reference_threshold(reference, percentile)
 
 
-def count_reference_above(estimate: ThresholdEstimate, reference: Float32 | None) -> tuple[int, int]:
+def count_reference_above(estimate: ThresholdEstimate, reference: Float32 | None) -> tuple[float, int]:
     """Return the number of reference energies above the threshold, mapped back to them, and their total number.
 
-    Both are 0 where the threshold is the percentile of the look-back itself, because its windows must not count twice.
-    A threshold that was not updated is not that percentile. The reference then counts, so that a count model exists
-    also after a long silence.
+    Those of a pooled threshold are weighted as in the threshold. Both are 0 where the threshold is the percentile of
+    the look-back itself, because its windows must not count twice. A threshold that was not updated is not that
+    percentile. The reference then counts, so that a count model exists also after a long silence.
     """
     is_own_percentile = estimate.method == "plain" and (
         "held" not in estimate.details or "location" not in estimate.details
     )
     if reference is None or is_own_percentile:
         return 0, 0
+    if estimate.method == "pooled":
+        return count_pool_reference(estimate, reference)
     value = estimate.value
     if "location" in estimate.details:
         location, scale = estimate.details["location"], estimate.details["scale"]
@@ -79,11 +82,12 @@ def choose_threshold(
 ) -> ThresholdEstimate:
     """Return the threshold estimate of a threshold tick.
 
-    It is anchored if the model has reference energies, and otherwise the plain percentile. In these cases it is
-    not updated, and the detail `held` gives the reason:
+    It is anchored if the model has reference energies, and otherwise the plain percentile. With fewer than 20 reference
+    or 50 look-back energies above the percentile it is pooled; with method `pot`, the generalised Pareto tail is used
+    if look-back and reference have at least 1,000 energies each. In these cases it is not updated, and the detail
+    `held` gives the reason:
 
-    * Fewer than 20 reference or 50 look-back energies lie above the percentile. With method `pot` the generalised
-      Pareto tail is used instead, if look-back and reference have at least 1,000 energies each.
+    * Less than one look-back energy lies above the percentile, or, without a reference, fewer than 50.
     * The energies have moved so far that the histogram is too coarse to compare them with the reference.
 
     If there is no previous threshold, it is then computed from the reference.
@@ -100,11 +104,11 @@ def choose_threshold(
         ValueError: There are no energies to compute a first threshold from.
     """
     reason = _explain_shortage(sketch.n, None if reference is None else len(reference), percentile)
-    estimate: ThresholdEstimate | None = None
+    estimate: ThresholdEstimate | None
     if reason is None:
         estimate = _estimate_look_back_threshold(sketch, reference, percentile, dispersion)
-    elif method == "pot":
-        estimate = estimate_pot_threshold(sketch, reference, percentile, dispersion=dispersion)
+    else:
+        estimate = _estimate_threshold_of_few(sketch, reference, percentile, dispersion, method)
     if estimate is not None:
         if estimate.details.get("resolved", True):
             return estimate
@@ -134,12 +138,31 @@ def _estimate_look_back_threshold(
     return estimate_anchored_threshold(sketch, reference, percentile, dispersion=dispersion)
 
 
+def _estimate_threshold_of_few(
+    sketch: EnergySketch, reference: Float32 | None, percentile: float, dispersion: float, method: Method
+) -> ThresholdEstimate | None:
+    """Return the threshold where the percentile cannot be anchored. None if there are too few energies for any.
+
+    With enough live energies and a small reference it is the percentile of the look-back, without a guard.
+    """
+    if method == "pot":
+        tail_estimate = estimate_pot_threshold(sketch, reference, percentile, dispersion=dispersion)
+        if tail_estimate is not None:
+            return tail_estimate
+    if reference is None:
+        return None
+    if sketch.n * exceedance(percentile) < MIN_LOOK_BACK_TAIL:
+        return estimate_pooled_threshold(sketch, reference, percentile, dispersion=dispersion)
+    return estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
+
+
 def _explain_shortage(n: int, reference_n: int | None, percentile: float) -> str | None:
+    """Return why the percentile cannot be anchored, as the reason why the threshold is held if it cannot be pooled."""
     a = exceedance(percentile)
+    if n * a < MIN_LOOK_BACK_TAIL:
+        needed = int(np.ceil((MIN_LOOK_BACK_TAIL if reference_n is None else MIN_LIVE_TAIL) / a))
+        return f"p{percentile:g} needs {needed:,} events in the look-back, it has {n:,}"
     if reference_n is not None and reference_n * a < MIN_REFERENCE_TAIL:
         needed = int(np.ceil(MIN_REFERENCE_TAIL / a))
         return f"p{percentile:g} needs {needed:,} reference energies, the model has {reference_n:,}: fit on more"
-    if n * a < MIN_LOOK_BACK_TAIL:
-        needed = int(np.ceil(MIN_LOOK_BACK_TAIL / a))
-        return f"p{percentile:g} needs {needed:,} events in the look-back, it has {n:,}"
     return None

@@ -28,6 +28,13 @@ MIN_REFERENCE_TAIL = 20
 MIN_LOOK_BACK_TAIL = 50
 """Minimum number of look-back energies above the threshold for a new estimate."""
 
+MAX_GUARD_MISFIT = 0.05
+"""Largest misfit of the line for which the reference may overrule the percentile of the look-back.
+
+A body that the line misses is not that of the reference: what the reference implies for its tail is then wrong. On the
+clean live parts of real series, the guard without this limit doubles the error of the threshold.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdEstimate:
@@ -36,7 +43,8 @@ class ThresholdEstimate:
     `value` is a float32 number: comparisons in float32, in float64 and in SQL give the same flags. `lower` and `upper`
     contain the energy of the exact percentile with 90% probability, by the distribution of the order statistic, widened
     by the bin of the histogram where it decides. `upper` is `UNBOUNDED` where there are too few energies for an upper
-    bound. `n` is the number of energies used. `method` is `reference`, `plain`, `anchored` or `pot`. `details` holds
+    bound. `n` is the number of energies used. `method` is `reference`, `pooled`, `plain`, `anchored` or
+    `pot`. `details` holds
     the intermediate results and, as `held`, the reason why the threshold did not move.
     """
 
@@ -144,7 +152,8 @@ def estimate_anchored_threshold(
         "resolved": fit.resolved,
         "reference_n": len(reference),
     }
-    if isinstance(t_plain, float) and t_plain <= fit.t_high:
+    is_plausible = isinstance(t_plain, float) and t_plain <= fit.t_high
+    if is_plausible or fit.misfit > MAX_GUARD_MISFIT:
         return replace(plain, details=details)
     reference_estimate = estimate_reference_threshold(reference, percentile, dispersion=dispersion)
     lower, upper = (fit.location + fit.scale * bound for bound in (reference_estimate.lower, reference_estimate.upper))

@@ -129,6 +129,7 @@ def compute_tick_threshold(
         "clean_rate": highest_clean_rate(count_model, starts_us, outliers, events, factors=factors),
         "most_events": most_events,
         "disagrees_since_us": find_disagreement_start(previous.details.get("disagrees_since_us"), estimate, tick_us),
+        "disagreements": count_disagreements(previous.details.get("disagreements", 0), estimate),
         **_season_details(season),
     }
     row = _build_row(estimate, count_model, look_back.scale, previous.model_id, tick_us, valid_from_us, extra_details)
@@ -177,6 +178,13 @@ def find_disagreement_start(before_us: int | None, estimate: ThresholdEstimate, 
     if not disagrees_with_reference(estimate.method, estimate.details):
         return None
     return tick_us if before_us is None else before_us
+
+
+def count_disagreements(before: int, estimate: ThresholdEstimate) -> int:
+    """Return the number of ticks in the current unbroken run of ticks at which percentile and reference disagree."""
+    if "held" in estimate.details:
+        return before
+    return before + 1 if disagrees_with_reference(estimate.method, estimate.details) else 0
 
 
 def load_clean_rate(details: Mapping[str, Any]) -> float:

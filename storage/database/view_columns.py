@@ -76,7 +76,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "lower": "Lower end of the 90% confidence interval, in nats.",
         "upper": "Upper end of the 90% confidence interval, in nats.",
         "n": "Number of energies that the threshold was computed from.",
-        "method": "`reference`, `plain`, `anchored`, or a peaks-over-threshold variant.",
+        "method": "`reference`, `pooled`, `plain`, `anchored`, or a peaks-over-threshold variant.",
     },
     "incident_history": {
         "severity": "`warning` or `critical`.",

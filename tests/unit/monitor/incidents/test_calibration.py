@@ -8,7 +8,7 @@ import pytest
 from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.lifecycle import Finding
 from monitor.thresholds.percentile import ThresholdEstimate
-from monitor.thresholds.tick import find_disagreement_start
+from monitor.thresholds.tick import count_disagreements, find_disagreement_start
 from storage.control.thresholds import ThresholdRow
 from tests.rules import make_rules
 
@@ -18,7 +18,12 @@ TICK = 1_767_225_600_000_000
 
 
 def find_problem(
-    *, method: str = "anchored", since_us: int | None = None, rate: float = 0.005, windows: int = 1440
+    *,
+    method: str = "anchored",
+    since_us: int | None = None,
+    rate: float = 0.005,
+    windows: int = 1440,
+    disagreements: int | None = 3,
 ) -> Finding | None:
     estimate: dict[str, Any] = {"t_plain": 60.0, "t_high": 50.0, "t_anchored": 45.0, "eps": 0.02, "reference_n": 10_000}
     count_model = {"rate": rate, "calibration_n": 1_000_000, "dispersion": 2.0, "windows": windows, "state": "learned"}
@@ -32,7 +37,8 @@ def find_problem(
         upper=46.0,
         n=10_000,
         method=method,
-        details={"limit": estimate, "law": count_model, "disagrees_since_us": since_us},
+        details={"limit": estimate, "law": count_model, "disagrees_since_us": since_us}
+        | ({} if disagreements is None else {"disagreements": disagreements}),
     )
     return find_calibration_problem(row, RULES, TICK, model_version=3)
 
@@ -71,6 +77,23 @@ def test_rate_within_the_range_or_of_few_windows_is_no_finding() -> None:
 
 def test_ties_at_the_percentile_are_no_finding() -> None:
     assert find_problem(method="plain", rate=0.0005) is None
+
+
+@pytest.mark.parametrize(("ticks", "found"), [(2, False), (3, True), (None, True)])
+def test_disagreement_needs_several_ticks(ticks: int | None, found: bool) -> None:
+    assert (find_problem(since_us=TICK - 6 * HOUR, disagreements=ticks) is not None) == found
+
+
+def test_disagreements_are_counted_by_tick() -> None:
+    n = 0
+    for method, held, expected in [
+        ("anchored", False, 1),
+        ("anchored", False, 2),
+        ("anchored", True, 2),
+        ("pooled", False, 0),
+    ]:
+        n = count_disagreements(n, estimate(method, **({"held": "few events"} if held else {})))
+        assert n == expected
 
 
 def estimate(method: str, **details: Any) -> ThresholdEstimate:

@@ -11,6 +11,7 @@ from monitor.statistics.part import Scale, summarise
 from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
 from monitor.thresholds.choose import choose_threshold, count_reference_above
 from monitor.thresholds.percentile import (
+    MAX_GUARD_MISFIT,
     ThresholdEstimate,
     estimate_anchored_threshold,
     estimate_percentile_threshold,
@@ -199,10 +200,16 @@ def previous_estimate() -> ThresholdEstimate:
     return estimate_reference_threshold(REFERENCE, 99.9)
 
 
-def test_look_back_with_few_events_holds_the_threshold() -> None:
-    estimate = choose_threshold(previous_estimate(), sketch_of(clean_energies(49_999) + 50), REFERENCE, 99.9)
+def test_look_back_without_an_expected_exceedance_holds_the_threshold() -> None:
+    estimate = choose_threshold(previous_estimate(), sketch_of(clean_energies(999) + 50), REFERENCE, 99.9)
     assert estimate.value == previous_estimate().value
-    assert estimate.details["held"] == "p99.9 needs 50,000 events in the look-back, it has 49,999"
+    assert estimate.details["held"] == "p99.9 needs 1,000 events in the look-back, it has 999"
+
+
+def test_look_back_with_few_events_is_pooled_with_the_reference() -> None:
+    estimate = choose_threshold(previous_estimate(), sketch_of(clean_energies(49_999) + 50), REFERENCE, 99.9)
+    assert estimate.method == "pooled"
+    assert estimate.value > previous_estimate().value + 40
 
 
 def test_look_back_with_just_enough_events_moves_the_threshold() -> None:
@@ -211,10 +218,18 @@ def test_look_back_with_just_enough_events_moves_the_threshold() -> None:
     assert "held" not in estimate.details
 
 
-def test_reference_with_few_energies_holds_the_threshold() -> None:
+def test_small_reference_does_not_anchor_the_percentile() -> None:
     estimate = choose_threshold(previous_estimate(), sketch_of(clean_energies() + 50), REFERENCE[::2], 99.9)
-    assert estimate.value == previous_estimate().value
-    assert estimate.details["held"] == "p99.9 needs 20,000 reference energies, the model has 10,000: fit on more"
+    assert (estimate.method, "location" in estimate.details) == ("plain", False)
+    assert CLEAN.sf(estimate.value - 50) == pytest.approx(0.001, rel=0.5)
+
+
+def test_body_of_another_shape_is_not_overruled_by_the_reference() -> None:
+    # A metric that often stands still: no line maps the reference onto its energies.
+    energies = np.where(np.arange(50_000) % 2 == 0, 5.0, clean_energies() * 2)
+    estimate = estimate_anchored_threshold(sketch_of(energies), REFERENCE, 99)
+    assert float(str(estimate.details["misfit"])) > MAX_GUARD_MISFIT
+    assert (energies > estimate.value).mean() == pytest.approx(0.01, rel=0.05)
 
 
 def far_sketch(location: float) -> EnergySketch:
@@ -263,7 +278,7 @@ def test_first_threshold_of_few_events_is_that_of_the_reference() -> None:
 
 
 def test_threshold_of_another_percentile_is_not_held() -> None:
-    estimate = choose_threshold(previous_estimate(), sketch_of(clean_energies(100)), REFERENCE, 99)
+    estimate = choose_threshold(previous_estimate(), sketch_of(clean_energies(99)), REFERENCE, 99)
     assert (estimate.percentile, estimate.method) == (99, "reference")
 
 
