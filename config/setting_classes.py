@@ -121,6 +121,8 @@ _LOCAL_KEYS = (
     "retention.models",
     "logging.level",
     "logging.format",
+    "metrics.listen",
+    "metrics.partitions",
 )
 
 SETTING_CLASSES: Mapping[str, SettingClass] = {

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from config.kafka import KafkaSettings
 from config.logs import LoggingSettings
 from config.masking import MASK, mask_options, mask_url, mask_webhook
+from config.metrics import MetricsSettings
 from config.notify import (
     ChannelSettings,
     LogChannelSettings,
@@ -53,6 +54,7 @@ __all__ = [
     "LogChannelSettings",
     "LoggingSettings",
     "MatchSettings",
+    "MetricsSettings",
     "ModelSettings",
     "NotifySettings",
     "RetentionSettings",
@@ -152,6 +154,9 @@ class Settings(Section):
     notify: NotifySettings = Field(default_factory=NotifySettings, description="Notifications of incidents.")
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="The retention of rows.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The log.")
+    metrics: MetricsSettings | None = Field(
+        default=None, description="The endpoint of metrics and probes; absent: no endpoint."
+    )
 
     @model_validator(mode="before")
     @classmethod

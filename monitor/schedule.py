@@ -1,6 +1,7 @@
 """Threshold ticks on event time and periodic jobs on the wall clock. The only module that imports APScheduler."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -93,6 +94,8 @@ class JobScheduler:
         )
         self._last_success_s: dict[str, float | None] = {}
         self._intervals: dict[str, timedelta] = {}
+        self._failures: Counter[str] = Counter()
+        self._durations_s: dict[str, float] = {}
 
     def add_job(self, seconds: float, name: str, job: Callable[[], object], *, first_s: float | None = None) -> None:
         """Run `job` every `seconds`; the first run is `first_s` seconds from now, by default one interval."""
@@ -100,6 +103,7 @@ class JobScheduler:
         self._intervals[name] = timedelta(seconds=seconds)
 
         def run() -> None:
+            started_s = self._clock()
             try:
                 job()
             except OutriderError as error:
@@ -109,6 +113,8 @@ class JobScheduler:
                 self._report_failure(name, f"{type(error).__name__}: {error}")
             else:
                 self._report_success(name)
+            finally:
+                self._durations_s[name] = self._clock() - started_s
 
         first = {} if first_s is None else {"next_run_time": datetime.now(UTC) + timedelta(seconds=first_s)}
         self._scheduler.add_job(run, "interval", seconds=seconds, id=name, name=name, **first)
@@ -117,6 +123,7 @@ class JobScheduler:
         """Report a failure. Only the first of consecutive ones is logged as a warning: a job may run every second."""
         level = logging.DEBUG if name in self._failing else logging.WARNING
         self._failing.add(name)
+        self._failures[name] += 1
         log.log(
             level,
             "The job %s failed: %s; it runs again after its interval.",
@@ -158,3 +165,7 @@ class JobScheduler:
         """Return the seconds since the last success of each job; None before its first."""
         now_s = self._clock()
         return {name: None if at is None else now_s - at for name, at in self._last_success_s.items()}
+
+    def job_runs(self) -> dict[str, tuple[int, float | None]]:
+        """Return the number of failures of each job, and the duration of its last run in seconds; None before it."""
+        return {name: (self._failures[name], self._durations_s.get(name)) for name in self._intervals}

@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
 from config.errors import ConfigError, OlderReplicasRunning, OutriderError, StorageUnavailable
-from config.settings import LoggingSettings, Settings
+from config.settings import LoggingSettings, MetricsSettings, Settings
 from config.stream_rules import StreamRules
 from monitor.daemon.connections import COMMIT_CONNECTIONS, CONTROL_CONNECTIONS
 from monitor.daemon.garbage import COLLECT_INTERVAL_S, collect_young_garbage, tuned_garbage_collection
 from monitor.daemon.health_watch import INTERVAL_S, HealthWatch
+from monitor.daemon.metrics import RENDER_INTERVAL_S, DaemonMetrics
 from monitor.daemon.reload import LiveNotifications, ReloadPlan, plan_reload
 from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.shared_settings import SharedSettings, review_settings
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner, reads_stdin
 from monitor.daemon.stream_supervisor import StreamSupervisor
+from monitor.metrics.counters import StreamCounters
 from monitor.models.scoring import pick_device
 from monitor.schedule import JobScheduler
 from storage.control.outbox import Outbox
@@ -82,6 +84,8 @@ class Daemon:
         self._fail_fast = fail_fast
         self._shared: dict[str, SharedSettings] = {}
         self._streams: list[StreamSupervisor] = []
+        self._counters = {name: StreamCounters() for name in self._names}
+        self._metrics: DaemonMetrics | None = None
         self._failures: list[BaseException] = []
 
     def stop(self) -> None:
@@ -115,6 +119,8 @@ class Daemon:
                 db, [(each, self._rules_of(each, notifications)) for each in self._streams], replica=owner
             )
             jobs = self._build_scheduler(db, notifications, health)
+            if self._settings.metrics is not None:
+                self._start_metrics(db, self._settings.metrics, jobs, notifications, owner, stack)
             stack.enter_context(tuned_garbage_collection())
             jobs.start()
             stack.callback(jobs.stop)
@@ -142,10 +148,36 @@ class Daemon:
                 device=device,
                 channels_for=notifications.channels_for,
                 shared=self._shared[name],
+                counters=self._counters[name],
             ),
             owner=owner,
             restarts=not reads_stdin(self._settings.streams[name]),
         )
+
+    def _start_metrics(
+        self,
+        db: Database,
+        settings: MetricsSettings,
+        jobs: JobScheduler,
+        notifications: LiveNotifications,
+        owner: str,
+        stack: ExitStack,
+    ) -> None:
+        """Start the endpoint of metrics and probes, and add the job that renders them."""
+        metrics = DaemonMetrics(
+            settings,
+            db,
+            self._streams,
+            self._counters,
+            owner=owner,
+            config_hashes=lambda: {name: each.file_hash for name, each in self._shared.items()},
+            deliveries=notifications.counts.read,
+            job_runs=jobs.job_runs,
+        )
+        self._metrics = metrics
+        metrics.endpoint.start()
+        stack.callback(metrics.endpoint.stop)
+        jobs.add_job(RENDER_INTERVAL_S, "metrics", metrics.render, first_s=0.0)
 
     def _rules_of(self, stream: StreamSupervisor, notifications: LiveNotifications) -> StreamRules:
         return build_stream_rules(self._settings, stream.name, channels_for=notifications.channels_for)
@@ -199,9 +231,11 @@ class Daemon:
         try:
             plan = plan_reload(self._settings, self._load())
         except ConfigError as error:
+            self._note_reload(succeeded=False)
             problems = "; ".join(error.problems)
             log.error("The configuration was not reloaded: %s.", problems, extra={"action": "reload"})
             return
+        self._note_reload(succeeded=True)
         if plan.changes("notify"):
             notifications.replace(plan.settings)
         if plan.changes("logging"):
@@ -216,6 +250,10 @@ class Daemon:
             extra={"action": "reload"}
             | {"applied": plan.applied, "scheduled": plan.scheduled, "pending": plan.pending},
         )
+
+    def _note_reload(self, *, succeeded: bool) -> None:
+        if self._metrics is not None:
+            self._metrics.last_reload_succeeded = succeeded
 
     def _propose_settings(self, plan: ReloadPlan) -> None:
         """Follow the reloaded settings that the processes of a stream share; a problem stays with its stream."""

@@ -7,6 +7,7 @@ from typing import Any
 from config.setting_classes import SETTING_CLASSES, apply_shared, select_shared
 from config.settings import Settings
 from config.units import to_us
+from monitor.notify.delivery_counts import DeliveryCounts
 from monitor.notify.sender import NotificationSender
 from storage.control.outbox import Outbox
 
@@ -112,12 +113,16 @@ class LiveNotifications:
     """The routes, the channels and their sender threads, replaced together by a reload.
 
     The methods except `channels_for` and `give_up_unknown` are for one thread.
+
+    Attributes:
+        counts: The numbers of deliveries, over all reloads.
     """
 
     def __init__(self, settings: Settings, outbox: Outbox) -> None:
         self._settings = settings.notify
         self._outbox = outbox
-        self._sender = NotificationSender.from_settings(settings.notify, outbox)
+        self.counts = DeliveryCounts()
+        self._sender = NotificationSender.from_settings(settings.notify, outbox, self.counts)
 
     def start(self) -> None:
         """Start the sender threads."""
@@ -129,7 +134,10 @@ class LiveNotifications:
 
     def replace(self, settings: Settings) -> None:
         """Replace routes and channels. A message that is being sent is completed by the former channel."""
-        before, self._sender = self._sender, NotificationSender.from_settings(settings.notify, self._outbox)
+        before, self._sender = (
+            self._sender,
+            NotificationSender.from_settings(settings.notify, self._outbox, self.counts),
+        )
         self._sender.start()
         self._settings = settings.notify
         before.stop(0.0)

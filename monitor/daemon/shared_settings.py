@@ -77,6 +77,11 @@ class SharedSettings:
             self._effective = with_shared(self._file, self._stream, contents)
             self._rows = rows
 
+    @property
+    def file_hash(self) -> str:
+        """Return the hash of the settings of the stream in this process's file."""
+        return self._hash
+
     def join(self, stream_id: int) -> None:
         """Record the first heartbeat of this process; propose its file or adopt the stored settings.
 

@@ -27,6 +27,7 @@ from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.wakeup import ControlWakeup
 from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.shared_settings import SharedSettings
+from monitor.metrics.counters import StreamCounters
 from monitor.models.promotion import Promoter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
@@ -83,6 +84,7 @@ class StreamRunner:
         device: str,
         channels_for: Callable[..., Sequence[str]] | None = None,
         shared: SharedSettings | None = None,
+        counters: StreamCounters | None = None,
     ) -> None:
         self.name = name
         self.failure: BaseException | None = None
@@ -95,6 +97,7 @@ class StreamRunner:
         self._shared = shared or SharedSettings(
             settings, name, SettingsStore(db), owner=owner, channels_for=channels_for
         )
+        self._counters = counters or StreamCounters()
         self._decoding: tuple[Decoding, Codec] | None = None
         self._db = db
         self._commits = commits
@@ -267,6 +270,7 @@ class StreamRunner:
             drained=drained,
             drain_timeout_s=DRAIN_TIMEOUT_S,
             outages=self.outages,
+            counters=self._counters,
         )
         self.worker = worker = Worker(
             self._rules,
@@ -287,6 +291,7 @@ class StreamRunner:
             retry=retry,
             read_derives=lambda: self._models.derives(state.id),
             n_streams=len(self._settings.streams),
+            counters=self._counters,
         )
         self._threads = [
             self._make_thread("intake", intake.run),
@@ -378,7 +383,7 @@ class StreamRunner:
             rules_at=reader.at,
         )
         retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)
-        steps = (retirement.run_due, plane.run_due, promoter.run_due)
+        steps = (retirement.run_due, lambda: self._run_timed(plane), promoter.run_due)
         self._wakeup.wait()
         while not self._stop.is_set():
             if self._run_steps(steps, lease, lambda: worker.ended and windows.all_ended(state.id)):
@@ -407,6 +412,13 @@ class StreamRunner:
             )
             self._stop.wait(_BACKOFF_S)
             return False
+
+    def _run_timed(self, plane: ControlPlane) -> bool:
+        started_s = time.monotonic()
+        moved = plane.run_due()
+        if moved:
+            self._counters.stages["judge"].add(time.monotonic() - started_s)
+        return moved
 
     def _finish_control(self, plane: ControlPlane) -> None:
         for thread in self._threads[:2]:

@@ -14,6 +14,7 @@ from config.notify import NotifySettings
 from config.units import to_us
 from monitor.notify.backoff import next_attempt_us
 from monitor.notify.channel import Channel, DeliveryResult, LogChannel
+from monitor.notify.delivery_counts import DeliveryCounts
 from monitor.notify.webhook import Webhook
 from storage.control.outbox import Message, Outbox
 
@@ -43,7 +44,7 @@ def deliver_next(outbox: Outbox, name: str, channel: Channel, deadline_us: int) 
     message = outbox.claim(name, claim_duration_us(channel))
     if message is None:
         return False
-    record_result(outbox, message, send_message(channel, message), deadline_us)
+    record_result(outbox, message, send_message(channel, message), deadline_us, DeliveryCounts())
     return True
 
 
@@ -63,10 +64,13 @@ def send_message(channel: Channel, message: Message) -> DeliveryResult:
         return DeliveryResult(outcome="retry", reason=f"unexpected {type(error).__name__}")
 
 
-def record_result(outbox: Outbox, message: Message, result: DeliveryResult, deadline_us: int) -> None:
+def record_result(
+    outbox: Outbox, message: Message, result: DeliveryResult, deadline_us: int, counts: DeliveryCounts
+) -> None:
     """Record the result of an attempt: the message is delivered, due again later, or given up."""
     if result.outcome == "delivered":
         outbox.mark_delivered(message)
+        counts.count_delivery(message.channel)
         return
 
     def decide(now_us: int) -> int | None:
@@ -81,7 +85,9 @@ def record_result(outbox: Outbox, message: Message, result: DeliveryResult, dead
             wait_us=None if result.retry_after_s is None else int(result.retry_after_s * 1e6),
         )
 
-    _log_failure(message, result, outbox.mark_failed(message, result.reason, decide))
+    wait_us = outbox.mark_failed(message, result.reason, decide)
+    counts.count_failure(message.channel, result.outcome, is_given_up=wait_us is None)
+    _log_failure(message, result, wait_us)
 
 
 def _log_failure(message: Message, result: DeliveryResult, wait_us: int | None) -> None:
@@ -110,13 +116,25 @@ def _log_failure(message: Message, result: DeliveryResult, wait_us: int | None) 
 class NotificationSender:
     """The sending threads of all channels, from `start` to `stop`."""
 
-    def __init__(self, outbox: Outbox, channels: Mapping[str, Channel], *, deadline_us: int) -> None:
-        self._senders = [_ChannelSender(outbox, name, channel, deadline_us) for name, channel in channels.items()]
+    def __init__(
+        self,
+        outbox: Outbox,
+        channels: Mapping[str, Channel],
+        *,
+        deadline_us: int,
+        counts: DeliveryCounts | None = None,
+    ) -> None:
+        counts = counts or DeliveryCounts()
+        self._senders = [
+            _ChannelSender(outbox, name, channel, deadline_us, counts) for name, channel in channels.items()
+        ]
 
     @classmethod
-    def from_settings(cls, settings: NotifySettings, outbox: Outbox) -> "NotificationSender":
+    def from_settings(
+        cls, settings: NotifySettings, outbox: Outbox, counts: DeliveryCounts | None = None
+    ) -> "NotificationSender":
         """Build the sender of the configured channels."""
-        return cls(outbox, build_channels(settings), deadline_us=to_us(settings.deadline))
+        return cls(outbox, build_channels(settings), deadline_us=to_us(settings.deadline), counts=counts)
 
     def start(self) -> None:
         """Start a thread for each channel."""
@@ -137,11 +155,12 @@ class NotificationSender:
 class _ChannelSender:
     """The threads of one channel: a main thread, and helpers while messages are due."""
 
-    def __init__(self, outbox: Outbox, name: str, channel: Channel, deadline_us: int) -> None:
+    def __init__(self, outbox: Outbox, name: str, channel: Channel, deadline_us: int, counts: DeliveryCounts) -> None:
         self._outbox = outbox
         self._name = name
         self._channel = channel
         self._deadline_us = deadline_us
+        self._counts = counts
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._threads: set[threading.Thread] = set()
@@ -214,7 +233,7 @@ class _ChannelSender:
         until_s = time.monotonic() + _RECORD_TIMEOUT_S
         while True:
             try:
-                record_result(self._outbox, message, result, self._deadline_us)
+                record_result(self._outbox, message, result, self._deadline_us, self._counts)
             except StorageUnavailable:
                 if self._abandoned.is_set() or time.monotonic() > until_s:
                     raise

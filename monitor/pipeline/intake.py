@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from config.errors import BrokerUnavailable, StorageUnavailable
 from consumers.batch import Partition, Position
 from consumers.source import PartitionInfo, PollResult, Source
+from monitor.metrics.counters import StreamCounters
 from monitor.pipeline.inbox import (
     Inbox,
     PartitionClaimed,
@@ -72,6 +73,7 @@ class Intake:
         drained: threading.Event,
         drain_timeout_s: float,
         outages: Outages,
+        counters: StreamCounters | None = None,
         assigned: frozenset[Partition] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,6 +88,7 @@ class Intake:
         self._drained = drained
         self._drain_timeout_s = drain_timeout_s
         self._outages = outages
+        self._counters = counters or StreamCounters()
         self._requests: queue.SimpleQueue[ReclaimRequest] = queue.SimpleQueue()
         self._claims: dict[Partition, SourceClaim] = {}
         self._unclaimed = set(assigned)
@@ -141,7 +144,10 @@ class Intake:
 
     def _poll(self, source: Source) -> PollResult:
         try:
+            started_s = self._clock()
             polled = source.poll(_POLL_TIMEOUT_S)
+            if polled.batches:  # without records the duration is the wait for them
+                self._counters.stages["poll"].add(self._clock() - started_s)
             self._outages.update(source.problem)
             return polled
         except BrokerUnavailable as error:

@@ -15,6 +15,8 @@ from config.stream_rules import StreamRules
 from consumers.batch import Partition
 from consumers.codec import Codec
 from consumers.window_schedule import make_window_schedule
+from monitor.metrics.counters import StreamCounters
+from monitor.metrics.delivery import DeliveryTimes
 from monitor.pipeline.commit import build_step_commit
 from monitor.pipeline.control_need import ControlNeed, KnownProgress, advance_progress, find_need
 from monitor.pipeline.control_reader import ControlReader, WorkerSettings
@@ -97,6 +99,7 @@ class Worker:
         read_settings: Callable[[], WorkerSettings] | None = None,
         read_derives: Callable[[], bool] = lambda: False,
         n_streams: int = 1,
+        counters: StreamCounters | None = None,
     ) -> None:
         self._clock = clock
         self._stream_id = stream_id
@@ -118,6 +121,8 @@ class Worker:
         self._refusals: dict[Partition, int] = {}
         self._pace = CommitPace()
         self._n_streams = n_streams
+        self._counters = counters or StreamCounters()
+        self._delivery = DeliveryTimes(self._counters.delivery)
         self._stop_requested_s: float | None = None
         self._rejection_warning = AllRejectedWarning()
         self.events_committed = 0
@@ -212,6 +217,7 @@ class Worker:
 
     def _discard_buffer(self, partition: Partition) -> None:
         buffer = self._buffers.pop(partition, None)
+        self._delivery.forget_partition(partition)
         if buffer is not None:
             self._inbox.release(partition, buffer.record_count)
 
@@ -237,8 +243,12 @@ class Worker:
         if buffer is None or buffer.claim.epoch != message.epoch:
             self._inbox.release(batch.partition, len(batch))
             return
+        started_s = self._clock()
         decoded = self._codec.decode(batch, time.time_ns() // 1_000)
-        buffer.add(decoded, self._clock())
+        decoded_s = self._clock()
+        self._counters.stages["decode"].add(decoded_s - started_s)
+        buffer.add(decoded, decoded_s)
+        self._delivery.note_records(batch.partition, batch.offsets, batch.timestamps_us)
         self._rejection_warning.count(self._stream, decoded)
 
     def _is_group_full(self) -> bool:
@@ -295,7 +305,9 @@ class Worker:
             if not self._is_current(buffer):  # its claim was given up since it became due
                 continue
             rows += buffer.count_next_events()
+            started_s = self._clock()
             step = self._next_commit_step(buffer)
+            self._counters.stages["score"].add(self._clock() - started_s)
             if step is not None:
                 group.append((buffer, step))
         return group
@@ -333,7 +345,9 @@ class Worker:
         ]
         stale: list[PartitionBuffer] = []
         stored: list[Commit] = []
+        started_s = self._clock()
         outcomes = store_group(self._ledger, self._retry, commits)
+        self._counters.stages["commit"].add(self._clock() - started_s)
         for (buffer, step), commit, outcome in zip(group, commits, outcomes, strict=True):
             match outcome:
                 case Committed():
@@ -352,6 +366,7 @@ class Worker:
                     assert_never(other)
         self._replace_codec()
         if stored:
+            self._counters.count_commits(stored)
             self._intake.set_positions({each.partition: each.position.next_offset for each in self._buffers.values()})
             self._note_progress(stored)
         return stale
@@ -379,6 +394,7 @@ class Worker:
             case CommitBatch() | CommitUnreadableRange():
                 self.last_commit_s = now_s
                 buffer.apply_commit(step.advance, now_s)
+                self._delivery.observe_commit(buffer.partition, buffer.position.next_offset, time.time_ns() // 1_000)
                 self.events_committed += step.advance.n_events
                 self._inbox.release(buffer.partition, step.advance.n_records)
                 self._refusals.pop(buffer.partition, None)
