@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from config.sizing import DEFAULT_WARM_UP, SizingAdvice
+from config.sizing import DEFAULT_WARM_UP, FEW_EVENTS, SizingAdvice, choose_ahead, choose_grace
 from config.units import format_duration
 
 _PLAIN_SCALAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*")
@@ -25,6 +25,7 @@ class StarterConfig:
     stream: str
     features: Sequence[str] | Literal["auto"]
     advice: SizingAdvice
+    lateness_us: int = 0
     encoding: str = "json"
     servers: Sequence[str] = ()
     client: Mapping[str, object] | None = None
@@ -40,7 +41,7 @@ class StarterConfig:
 
 def render_starter(starter: StarterConfig) -> str:
     """Render the annotated configuration, which can be used without changes."""
-    advice, origin = starter.advice, _escape_comment(starter.topic or starter.path or "")
+    origin = _escape_comment(starter.topic or starter.path or "")
     return "\n".join(
         [
             f"# Written by `outrider init` from {starter.sampled_events:,} events of {origin}.",
@@ -55,23 +56,10 @@ def render_starter(starter: StarterConfig) -> str:
             f"  {starter.stream}:",
             *_source_lines(starter),
             *_event_lines(starter),
-            "    model:",
-            f"      # Training events of the first model. Default: {DEFAULT_WARM_UP}. Here: {advice.warm_up_reason}.",
-            f"      warm_up: {advice.warm_up}",
-            "    window:",
-            f"      # Length of a window. Default: 1m. Here: {advice.window_reason}",
-            "      # has one expected outlier, so that small spikes are detected.",
-            f"      size: {format_duration(advice.window)}",
-            *_ahead_lines(advice),
-            f"      # Waiting time of a window for late events. Default: 10s. Here: {advice.grace_reason}.",
-            f"      grace: {format_duration(advice.grace)}",
-            "    threshold:",
-            f"      # Share of normal events below the threshold. Default: 99.5. Here: {advice.percentile_reason}.",
-            f"      percentile: {advice.percentile:g}",
-            *_look_back_lines(advice),
-            "    alerts:",
-            "      # The false-alarm budget of all kinds of incident together. Default: 1/week.",
-            "      false_alarms: 1/week",
+            *_model_lines(starter.advice),
+            *_window_lines(starter),
+            *_threshold_lines(starter.advice),
+            *_alert_lines(starter.advice),
             "",
             "# Notification channels. Default: the log only. For example:",
             "# notify:",
@@ -138,24 +126,69 @@ def _event_lines(starter: StarterConfig) -> list[str]:
     return lines
 
 
-def _ahead_lines(advice: SizingAdvice) -> list[str]:
-    lead = max(timedelta(minutes=10), 2 * advice.window)
-    return (
-        ["      # The maximum lead of a partition.", f"      ahead: {format_duration(lead)}"]
-        if lead > timedelta(minutes=10)
-        else []
-    )
-
-
-def _look_back_lines(advice: SizingAdvice) -> list[str]:
-    if 10 * advice.window <= timedelta(hours=24):
-        return []
-    look_back = format_duration(10 * advice.window)
+def _model_lines(advice: SizingAdvice) -> list[str]:
     return [
-        "      # Event time that a threshold is computed from, at least ten windows. Default: 24h.",
-        f"      look_back: {look_back}",
-        f"      adopt_after: {look_back}",
+        "    model:",
+        f"      # Training events of the first model. Default: {DEFAULT_WARM_UP}. Here: {advice.warm_up_reason}.",
+        f"      warm_up: {advice.warm_up}",
     ]
+
+
+def _window_lines(starter: StarterConfig) -> list[str]:
+    window, ahead = starter.advice.window, choose_ahead(starter.advice.window)
+    grace, grace_reason = choose_grace(starter.lateness_us)
+    lines = [
+        "    window:",
+        "      # Length of a window. Default: 1m.",
+        f"      # Here: {starter.advice.window_reason}.",
+        f"      size: {format_duration(window)}",
+    ]
+    if ahead > choose_ahead(timedelta()):
+        lines += ["      # The maximum lead of a partition: two windows.", f"      ahead: {format_duration(ahead)}"]
+    return [
+        *lines,
+        f"      # Waiting time of a window for late events. Default: 10s. Here: {grace_reason}.",
+        f"      grace: {format_duration(grace)}",
+    ]
+
+
+def _threshold_lines(advice: SizingAdvice) -> list[str]:
+    lines = [
+        "    threshold:",
+        "      # Share of normal events below the threshold. Default: 99.5.",
+        f"      # Here: {advice.percentile_reason}.",
+        f"      percentile: {advice.percentile:g}",
+        "      # Event time that a threshold is computed from. Default: 24h.",
+        f"      # Here: {advice.look_back_reason}.",
+        f"      look_back: {format_duration(advice.look_back)}",
+    ]
+    adopt_after = 10 * advice.window
+    if adopt_after > timedelta(hours=24):
+        lines += [
+            "      # An open incident excludes its windows no longer than this. Default: 24h. Here: ten windows.",
+            f"      adopt_after: {format_duration(adopt_after)}",
+        ]
+    if advice.window > timedelta(minutes=5):
+        lines += [
+            "      # Schedule of thresholds. Default: 5m. Here: once a window, since nothing changes within one.",
+            f"      refresh: {format_duration(advice.window)}",
+        ]
+    return lines
+
+
+def _alert_lines(advice: SizingAdvice) -> list[str]:
+    lines = [
+        "    alerts:",
+        "      # The false-alarm budget of all kinds of incident together. Default: 1/week.",
+        "      false_alarms: 1/week",
+    ]
+    if advice.window_events is not None and advice.window_events < FEW_EVENTS:
+        lines += [
+            "      # The smallest number of outliers in a spike's window. Default: 5.",
+            f"      # Here: 3, since a window has about {max(1, round(advice.window_events))} events.",
+            "      min_outliers: 3",
+        ]
+    return lines
 
 
 def quote_scalar(text: str) -> str:

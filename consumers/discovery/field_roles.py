@@ -16,7 +16,6 @@ import numpy as np
 
 from config.number_format import format_together
 from config.time_format import format_short_time
-from consumers.batch import Int64
 from consumers.codecs.text import text_column
 from consumers.discovery.column_statistics import (
     MIN_VALUES,
@@ -26,14 +25,13 @@ from consumers.discovery.column_statistics import (
     is_identifier,
     is_in_order,
     is_time,
-    lateness_us,
     time_rank,
     value_kind,
 )
 from consumers.discovery.features import NUMERIC_SHARE, is_storable_name
 from consumers.discovery.sample import RecordSample
 from consumers.discovery.unread_times import find_unread_times
-from consumers.times import COMPACT_RANGE, MAGNITUDES, times_us
+from consumers.times import COMPACT_RANGE, MAGNITUDES
 
 Role = Literal["feature", "key", "id", "time", "refused"]
 
@@ -43,7 +41,6 @@ _MAX_DISTINCT_SHARE = 0.5
 _MAX_UNIFORM_DISTANCE = 0.15
 """The largest distance to the uniform distribution function (Kolmogorov-Smirnov) for a column of identifiers."""
 
-_MIN_SPAN_S = 1.0
 _KEY_NAME = re.compile(
     r"(?:^|[._\- ])(?:key|user|customer|account|device|host|sensor|client|merchant|card)(?:$|[_\-])", re.IGNORECASE
 )
@@ -326,37 +323,3 @@ def _describe_range(stats: ColumnStatistics) -> str:
     else:
         low, median, high = format_together(quantiles, 4)
     return f"{low} to {high}, median {median}"
-
-
-def event_times_us(sample: RecordSample, fields: FieldRoles) -> list[Int64]:
-    """Return the event times of each partition: from the time field, or else from the broker. Empty without both."""
-    name = fields.first("time")
-    if name is not None:
-        return [times_us(piece, "auto") for piece in sample.columns[name].pieces]
-    if sample.stamps_us is None:
-        return []
-    stamps, partitions = np.array(sample.stamps_us, np.int64), np.array(sample.partitions)
-    return [stamps[partitions == partition] for partition in np.unique(partitions)]
-
-
-def estimate_volume(sample: RecordSample, fields: FieldRoles) -> tuple[float | None, int]:
-    """Return the rate in events per second, and the 99th percentile of the lateness in microseconds.
-
-    The rate is None without times, or if all times are nearly equal, as after a bulk load.
-    """
-    pieces = [_without_stray_times(piece[piece >= 0]) for piece in event_times_us(sample, fields)]
-    late = lateness_us(pieces)
-    lateness = int(np.quantile(late, 0.99)) if len(late) else 0
-    spans = [(len(piece), float(piece.max() - piece.min()) / 1e6) for piece in pieces if len(piece) > 1]
-    rates = [(n - 1) / span_s for n, span_s in spans if span_s >= _MIN_SPAN_S]
-    return (sum(rates) if rates else None), lateness
-
-
-def _without_stray_times(times: Int64) -> Int64:
-    """Return the times without those far from the others, by ten times the span of 98% of them."""
-    if not len(times):
-        return times
-    low, high = np.quantile(times, (0.01, 0.99))
-    margin = max(10 * (high - low), 3_600e6)
-    near: Int64 = times[(times >= low - margin) & (times <= high + margin)]
-    return near

@@ -12,11 +12,11 @@ import click
 
 from config.errors import ConfigError, OutriderError
 from config.units import parse_duration
+from monitor.cli.init_starter import build_starter, write_starter
 from monitor.cli.settings import refuse_shadowed_packages
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from config.starter_file import StarterConfig
     from consumers.discovery.encoding import DetectedEncoding
     from consumers.discovery.field_roles import FieldRoles
     from consumers.discovery.sample import RecordSample
@@ -85,8 +85,8 @@ def command(
     look, sample, fields = _classify_fields(records, settings, name, topic or str(file))
     _print_fields(sample, fields)
     _print_time_warnings(sample, fields, is_file=file is not None)
-    starter = _build_starter(name, values, look, sample, fields, records)
-    _write_config(target, starter)
+    starter = build_starter(name, values, look, sample, fields, records)
+    write_starter(target, starter)
 
 
 def _parse_client_options(given: Sequence[str]) -> dict[str, Any]:
@@ -252,67 +252,3 @@ def _print_time_warnings(sample: "RecordSample", fields: "FieldRoles", *, is_fil
 
     for warning in warn_about_times(sample, fields.first("time"), time.time_ns() // 1_000, is_file=is_file):
         click.echo(f"warning: {escape_unprintable(warning)}", err=True)
-
-
-def _build_starter(
-    name: str,
-    values: Mapping[str, Any],
-    look: "DetectedEncoding",
-    sample: "RecordSample",
-    fields: "FieldRoles",
-    records: "FirstRecords",
-) -> "StarterConfig":
-    """Build the content of the configuration file.
-
-    Raises:
-        ConfigError: No field can be a feature, or the file has too few events for a model.
-    """
-    from config.sizing import EventVolume, recommend_sizes
-    from config.starter_file import StarterConfig
-    from consumers.discovery.features import refuse_too_many_features
-    from consumers.discovery.field_roles import estimate_volume
-    from monitor.models.training_set import min_training_events
-
-    source = values["streams"][name]["source"]
-    topic, path = source.get("topics", [None])[0], source.get("path")
-    features, needed = fields.names("feature"), min_training_events(len(fields.names("feature")))
-    if not features:
-        raise ConfigError(f"{topic or path}: no field can be a feature (see the table); nothing was written")
-    refuse_too_many_features(features)
-    usable = records.available * sample.n_events // max(1, len(records))
-    if path is not None and usable < needed:
-        raise ConfigError(
-            f"{path}: {usable:,} events are too few, a model of {len(features):,} features needs {needed:,}; "
-            "nothing was written: name a file with more events"
-        )
-    rate_s, late_us = estimate_volume(sample, fields)
-    volume = EventVolume(available=usable, grows=path is None, rate_s=rate_s, lateness_us=late_us)
-    return StarterConfig(
-        stream=name,
-        features="auto" if sample.unnamed else features,
-        advice=recommend_sizes(volume, len(features)),
-        encoding=look.encoding or "json",
-        servers=values["kafka"]["bootstrap_servers"],
-        client=values["kafka"].get("client"),
-        topic=topic,
-        path=path,
-        time=fields.first("time"),
-        key=fields.first("key"),
-        event_id=fields.first("id"),
-        complete_share=fields.complete_share,
-        rejected_fields=[(each.name, each.reason) for each in fields.roles if each.role == "refused"],
-        sampled_events=sample.n_events,
-    )
-
-
-def _write_config(target: Path, starter: "StarterConfig") -> None:
-    """Write the configuration after checking that it loads."""
-    from config.document import parse_document
-    from config.loading import load_document
-    from config.starter_file import render_starter
-
-    text = render_starter(starter)
-    load_document(parse_document(text, str(target)), os.environ, over={})
-    target.write_text(text, encoding="utf-8")
-    again = "" if str(target) == "outrider.yaml" else f" -c {target}"
-    click.echo(f"\nWrote {target}: stream {starter.stream}. Next: outrider{again} check, then outrider{again} run.")

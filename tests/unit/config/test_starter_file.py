@@ -1,4 +1,4 @@
-"""The initial configuration written by `init`: recommended sizes and rendered text."""
+"""The text of the initial configuration written by `init`."""
 
 from datetime import timedelta
 
@@ -7,69 +7,17 @@ import yaml
 
 from config.document import parse_document
 from config.loading import load_document
-from config.sizing import EventVolume, recommend_sizes
+from config.sizing import EventRate, EventVolume, resolve_auto
 from config.starter_file import StarterConfig, quote_scalar, render_starter
 
-TOPIC = EventVolume(available=50_000, grows=True, rate_s=20)
-
-
-@pytest.mark.parametrize(
-    ("rate_s", "window"),
-    [(1_000, "1m"), (20, "1m"), (3, "5m"), (0.3, "15m"), (0.01, "6h"), (0.0001, "24h")],
-)
-def test_recommended_window_has_an_expected_outlier(rate_s: float, window: str) -> None:
-    sizes = {"1m": 60, "5m": 300, "15m": 900, "6h": 21_600, "24h": 86_400}
-    advice = recommend_sizes(EventVolume(available=50_000, grows=True, rate_s=rate_s), 3)
-    assert advice.window == timedelta(seconds=sizes[window])
-
-
-def test_short_file_gets_a_short_window() -> None:
-    assert recommend_sizes(EventVolume(available=16_000, grows=False, rate_s=20), 18).window == timedelta(seconds=10)
-
-
-def test_window_without_times_is_the_default() -> None:
-    advice = recommend_sizes(EventVolume(available=50_000, grows=True), 3)
-    assert advice.window == timedelta(minutes=1)
-    assert "the rate of events is not known" in advice.window_reason
-
-
-@pytest.mark.parametrize(
-    ("volume", "warm_up"),
-    [
-        (TOPIC, 10_000),
-        (EventVolume(available=1_000, grows=True, rate_s=100), 10_000),
-        (EventVolume(available=1_000, grows=True, rate_s=1), 4_600),
-        (EventVolume(available=3, grows=True, rate_s=0.001), 500),
-        (EventVolume(available=3, grows=True), 10_000),
-        (EventVolume(available=30_000, grows=False, rate_s=1), 10_000),
-        (EventVolume(available=12_000, grows=False, rate_s=1), 6_000),
-        (EventVolume(available=900, grows=False, rate_s=1), 900),
-    ],
-)
-def test_warm_up_is_available_or_arrives_within_an_hour(volume: EventVolume, warm_up: int) -> None:
-    assert recommend_sizes(volume, 3).warm_up == warm_up
-
-
-@pytest.mark.parametrize(("available", "percentile"), [(10_000, 99.5), (2_500, 99), (1_000, 98), (400, 95), (60, 90)])
-def test_percentile_is_supported_by_the_warm_up(available: int, percentile: float) -> None:
-    assert recommend_sizes(EventVolume(available=available, grows=False, rate_s=1), 2).percentile == percentile
-
-
-def test_many_features_require_a_longer_warm_up() -> None:
-    assert recommend_sizes(TOPIC, 1_500).warm_up == 15_000
-
-
-def test_grace_covers_late_events() -> None:
-    assert recommend_sizes(
-        EventVolume(available=50_000, grows=True, rate_s=20, lateness_us=42_000_000), 3
-    ).grace == timedelta(minutes=1)
+TOPIC = EventVolume(available=50_000, grows=True, rate=EventRate(median_s=20, mean_s=20))
 
 
 def starter(**others: object) -> StarterConfig:
     given = {
         "stream": "payments",
         "features": ("amount",),
-        "advice": recommend_sizes(TOPIC, 1),
+        "advice": resolve_auto(TOPIC, 1),
         "sampled_events": 5_000,
     }
     source = {"servers": ("localhost:9092",), "topic": "payments"}
@@ -96,10 +44,32 @@ def test_rendered_text_round_trips() -> None:
     assert "#   currency: text, such as 'EUR'" in render_starter(own)
 
 
+@pytest.mark.parametrize("grows", [True, False])
 @pytest.mark.parametrize("rate_s", [1_000, 3, 0.3, 0.01, 0.0001])
-def test_every_recommended_window_is_accepted(rate_s: float) -> None:
-    own = starter(advice=recommend_sizes(EventVolume(available=5, grows=True, rate_s=rate_s), 1))
-    assert settings(render_starter(own)).streams["payments"].window.size == own.advice.window
+def test_every_recommended_size_is_accepted(rate_s: float, grows: bool) -> None:
+    volume = EventVolume(available=5_000, grows=grows, rate=EventRate(median_s=rate_s, mean_s=rate_s))
+    own = starter(advice=resolve_auto(volume, 1))
+    stream = settings(render_starter(own)).streams["payments"]
+    assert (stream.window.size, stream.threshold.look_back) == (own.advice.window, own.advice.look_back)
+    assert (stream.model.warm_up, stream.threshold.percentile) == (own.advice.warm_up, own.advice.percentile)
+
+
+def test_long_windows_have_one_threshold_each() -> None:
+    volume = EventVolume(available=5_000, grows=True, rate=EventRate(median_s=1 / 300, mean_s=1 / 300))
+    stream = settings(render_starter(starter(advice=resolve_auto(volume, 1)))).streams["payments"]
+    assert stream.threshold.refresh == stream.window.size == timedelta(hours=1)
+
+
+def test_window_of_few_events_needs_three_outliers() -> None:
+    assert settings(render_starter(starter(advice=resolve_auto(TOPIC, 1)))).streams["payments"].alerts.min_outliers == 5
+    volume = EventVolume(available=5_000, grows=True, rate=EventRate(median_s=1, mean_s=1))
+    text = render_starter(starter(advice=resolve_auto(volume, 1)))
+    assert settings(text).streams["payments"].alerts.min_outliers == 3
+
+
+def test_grace_covers_late_events() -> None:
+    stream = settings(render_starter(starter(lateness_us=42_000_000))).streams["payments"]
+    assert stream.window.grace == timedelta(minutes=1)
 
 
 NAMES = [

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from consumers.batch import Partition, RawBatch, Table
-from consumers.discovery.field_roles import FieldRoles, assign_roles, estimate_volume
+from consumers.discovery.field_roles import FieldRoles, assign_roles
 from consumers.discovery.sample import RecordSample, sample_records
 
 NOW_US = 1_767_225_600_000_000
@@ -256,16 +256,3 @@ def test_rejected_records_are_counted_by_reason() -> None:
     )
     sample = sample_records([broken], "json")
     assert (sample.n_events, dict(sample.rejected)) == (1, {"not_json": 1, "empty": 1, "not_an_object": 1})
-
-
-def test_rate_and_lateness_are_measured_on_event_time() -> None:
-    events = [{"ts": 1_767_000_000 + i / 4 - (30 if i % 20 == 0 else 0), "x": i % 9} for i in range(N)]
-    sample = sample_of(events)
-    rate_s, late_us = estimate_volume(sample, assign_roles(sample, NOW_US, max_future_us=0))
-    assert rate_s == pytest.approx(4, rel=0.4)
-    assert late_us == pytest.approx(30e6, rel=0.05)
-
-
-def test_bulk_load_without_times_has_no_rate() -> None:
-    sample = sample_of([{"x": i % 9} for i in range(N)], timestamps_us=np.full(N, NOW_US))
-    assert estimate_volume(sample, assign_roles(sample, NOW_US, max_future_us=0)) == (None, 0)

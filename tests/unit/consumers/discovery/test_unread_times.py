@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumers.discovery.field_roles import estimate_volume
+from consumers.discovery.event_rate import estimate_volume
 from consumers.discovery.unread_times import find_unread_times, warn_about_times
 from tests.unit.consumers.discovery.test_field_roles import NOW_US, N, field_roles, role_of, roles_by_name, sample_of
 
@@ -148,6 +148,7 @@ def test_one_stray_time_does_not_hide_the_time_field() -> None:
     events = events_with("ts", values)
     found = field_roles(events)
     assert found.first("time") == "ts"
-    rate_s, late_us = estimate_volume(sample_of(events), found)
-    assert rate_s == pytest.approx(1, rel=0.1)
+    rate, late_us = estimate_volume(sample_of(events), found)
+    assert rate is not None
+    assert rate.median_s == pytest.approx(1, rel=0.1)
     assert late_us == 0

@@ -104,7 +104,7 @@ def test_configuration_loads_and_uses_the_listed_roles(
     assert (stream.event.id, stream.event.key) == ("payment_id", "customer_id")
     assert stream.event.time is not None
     assert stream.event.time.field == "ts"
-    assert stream.model.warm_up == N
+    assert stream.model.warm_up == 400
 
 
 def test_existing_configuration_is_only_overwritten_with_force(
