@@ -66,6 +66,12 @@ def find_utc_offset_us(time_us: int, timezone: str) -> int:
     return 0 if offset is None else offset // _MICROSECOND
 
 
+def local_minute_of_week(time_us: int, timezone: str) -> int:
+    """Return the minutes since Monday 00:00 of a time, in microseconds since 1970, on the clocks of a time zone."""
+    local = (_EPOCH + timedelta(microseconds=time_us)).astimezone(_load_zone(timezone))
+    return (local.weekday() * 24 + local.hour) * 60 + local.minute
+
+
 @lru_cache(maxsize=64)
 def _load_zone(name: str) -> tzinfo:
     if name == "UTC":

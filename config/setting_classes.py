@@ -56,6 +56,7 @@ _STREAM_KEYS: Mapping[SharedClass, tuple[str, ...]] = {
         "alerts.stalled_after",
         "alerts.resolve_after",
         "alerts.repeat_interval",
+        "alerts.reopen_within",
         "alerts.silence_after",
         "alerts.drift.horizons",
         "alerts.drift.min_effect",

@@ -58,6 +58,7 @@ class StreamRules:
         stalled_after_us: `alerts.stalled_after`.
         resolve_after: `alerts.resolve_after`, in windows.
         repeat_interval_us: `alerts.repeat_interval`.
+        reopen_within_us: `alerts.reopen_within`.
         horizons_us: `alerts.drift.horizons`.
         min_effect: `alerts.drift.min_effect`.
         max_age_us: `notify.max_age`.
@@ -88,6 +89,7 @@ class StreamRules:
     stalled_after_us: int
     resolve_after: int
     repeat_interval_us: int
+    reopen_within_us: int
     horizons_us: tuple[int, ...]
     min_effect: float
     max_age_us: int

@@ -266,6 +266,10 @@ class AlertSettings(Section):
     repeat_interval: PositiveDuration = Field(
         default=timedelta(hours=4), description="The interval of repeated notifications of an open incident."
     )
+    reopen_within: Duration = Field(
+        default=timedelta(minutes=30),
+        description="The time after a resolution in which a finding opens the same incident again; 0s: never.",
+    )
     silence_after: SilenceAfter = Field(
         default="auto", description="The allowed silence before an incident opens: auto, never, or a duration."
     )

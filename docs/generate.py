@@ -3,10 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from config.settings import config_schema
+from monitor.incidents.verbs import VERB_TABLE, Verb, VerbState, WindowEffect
 from storage.database.view_columns import VIEWS, describe_columns
 from storage.database.views import view_queries
 
@@ -119,7 +121,34 @@ def view_columns() -> dict[str, list[str]]:
         return found
 
 
-PAGES = {"configuration.md": configuration_page, "sql.md": sql_page}
+def verbs_page() -> str:
+    """Return the table of the verbs on incidents, from the code."""
+    lines = ["# Verbs on incidents", "", _NOTE, "The effect of each verb in each state of an incident.", ""]
+    lines += [
+        "| verb | state before | state after | messages repeat | windows | message |",
+        "|---|---|---|---|---|---|",
+    ]
+    for verb, state in product(Verb, VerbState):
+        effect = VERB_TABLE.get((verb, state))
+        name = verb.value.replace("_", "-")
+        if effect is None:
+            lines.append(f"| `{name}` | {state} | refused, or unchanged if repeated | | | |")
+            continue
+        message = f"`{effect.message}`" if effect.message else "none"
+        repeats = "yes" if effect.repeats else "no"
+        windows = _WINDOW_EFFECTS[effect.windows]
+        lines.append(f"| `{name}` | {state} | {effect.state} | {repeats} | {windows} | {message} |")
+    return "\n".join(lines) + "\n"
+
+
+_WINDOW_EFFECTS = {
+    WindowEffect.COUNT: "count again",
+    WindowEffect.LEAVE_OUT: "are left out",
+    WindowEffect.AS_FIRED: "as without a verdict",
+    WindowEffect.KEEP: "unchanged",
+}
+
+PAGES = {"configuration.md": configuration_page, "sql.md": sql_page, "verbs.md": verbs_page}
 
 
 def main() -> int:

@@ -128,6 +128,14 @@ class History:
         """Return the incidents by opening time; the bounds apply to the opening time."""
         return self._query_view(history_views.INCIDENTS, stream, **bounds)
 
+    def verdicts(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
+        """Return the verbs of people on incidents by their time; the bounds apply to it."""
+        return self._query_view(history_views.VERDICTS, stream, **bounds)
+
+    def mutes(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
+        """Return the mutes by their start, with a stream those that name it; the bounds apply to the start."""
+        return self._query_view(history_views.MUTES, stream, **bounds)
+
     def notifications(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the notifications by creation time; the bounds apply to the creation time."""
         return self._query_view(history_views.NOTIFICATIONS, stream, **bounds)

@@ -1,4 +1,4 @@
-"""Deletion of resolved incidents with their transitions and notifications, of old notifications and of old gaps.
+"""Deletion of resolved incidents with their transitions, verbs and notifications; of old notifications, gaps and mutes.
 
 Rows of an unresolved incident are never deleted: its resolution is sent to the channels that its notifications name.
 """
@@ -12,7 +12,10 @@ import sqlalchemy as sa
 from storage.database.chunks import CHUNK_ROWS, delete_in_chunks
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
-from storage.database.tables import gaps, incidents, metadata, notifications, transitions
+from storage.database.tables import gaps, incident_verbs, incidents, metadata, mutes, notifications, transitions
+
+_PARTS = (notifications, transitions, incident_verbs)
+"""Tables whose rows are deleted with their incident, in this order."""
 
 _INCIDENTS_PER_TRANSACTION = 100
 """An incident that was repeated for weeks has some hundred transitions and notifications."""
@@ -42,17 +45,24 @@ def delete_gaps(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
     return delete_in_chunks(db, sa.delete(gaps).where(gaps.c.id.in_(expired)), stopped)
 
 
+def delete_mutes(db: Database, cut_us: int, stopped: Callable[[], bool]) -> int:
+    """Delete mutes that ended before a time."""
+    expired = sa.select(mutes.c.id).where(mutes.c.ends_at_us < cut_us).order_by(mutes.c.id).limit(CHUNK_ROWS)
+    return delete_in_chunks(db, sa.delete(mutes).where(mutes.c.id.in_(expired)), stopped)
+
+
 def delete_incidents(db: Database, stream_id: int, cut_us: int, stopped: Callable[[], bool]) -> int:
     """Delete resolved incidents of a stream whose last transition was stored before a time; return their number.
 
-    An incident with a pending notification is kept, and so is one that a kept gap or accepted reference refers to.
+    An incident with a pending notification is kept, and so is one that a kept gap, mute or accepted reference refers
+    to. The verbs on an incident are kept as long as the incident.
     """
     total = 0
     while not stopped():
         with db.write() as connection:
             lock_stream(connection, stream_id)
             expired = connection.scalars(_select_expired(stream_id, cut_us)).all()
-            for table in (notifications, transitions):
+            for table in _PARTS:
                 connection.execute(sa.delete(table).where(table.c.incident_id.in_(expired)))
             connection.execute(sa.delete(incidents).where(incidents.c.id.in_(expired)))
         total += len(expired)
@@ -93,7 +103,7 @@ def _other_references() -> list[sa.Column[int]]:
     return [
         foreign_key.parent
         for table in metadata.sorted_tables
-        if table not in (transitions, notifications)
+        if table not in _PARTS
         for foreign_key in table.foreign_keys
         if foreign_key.column is incidents.c.id
     ]

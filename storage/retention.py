@@ -35,7 +35,7 @@ from storage.database.tables import (
     window_samples,
     windows,
 )
-from storage.resolved import delete_gaps, delete_incidents, delete_notifications
+from storage.resolved import delete_gaps, delete_incidents, delete_mutes, delete_notifications
 from storage.superseded import (
     ThresholdCuts,
     delete_accepted_references,
@@ -71,6 +71,7 @@ class DeletedRows:
     incidents: int = 0
     notifications: int = 0
     gaps: int = 0
+    mutes: int = 0
     settings: int = 0
     replicas: int = 0
     samples: int = 0
@@ -107,6 +108,7 @@ def delete_expired(
         **_delete_superseded(db, retention, now_us, stopped),
         notifications=delete_notifications(db, now_us - to_us(retention.notifications), stopped),
         gaps=delete_gaps(db, now_us - to_us(retention.gaps), stopped),
+        mutes=delete_mutes(db, now_us - to_us(retention.incidents), stopped),
     )
     deleted = replace(deleted, incidents=_delete_incidents(db, now_us - to_us(retention.incidents), stopped))
     if db.dialect == "sqlite":

@@ -29,6 +29,7 @@ from storage.control.records import (
     WindowFacts,
     WindowRow,
 )
+from storage.control.reopening import reopen_incident
 from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts, WindowCounts
 from storage.ledger.commit import StreamControl, WindowPartRow
 from storage.ledger.schedule import ScheduledThreshold
@@ -265,6 +266,8 @@ class MemoryStore:
 
     def _write_incident(self, row: Incident, window: tuple[int, int]) -> None:
         if row.id is None:
+            row = self._reopen_recent(row)
+        if row.id is None:
             self.incidents.append(IncidentLifetime(row=row))
             self._open[row.kind] = len(self.incidents)
         life = self.incidents[self._open[row.kind] - 1]
@@ -273,6 +276,18 @@ class MemoryStore:
             del self._open[row.kind]
         elif not row.clean_windows:
             life.fired_windows.append(window)
+
+    def _reopen_recent(self, row: Incident) -> Incident:
+        """Return the resolved incident that a new one opens again; the new one if there is none."""
+        numbers = range(len(self.incidents), 0, -1)
+        number = next((each for each in numbers if self.incidents[each - 1].row.kind == row.kind), None)
+        if number is None:
+            return row
+        recent = self.incidents[number - 1].row.with_id(number)
+        if recent.status == "open" or recent.reopen_until_us is None or recent.reopen_until_us <= row.window_start_us:
+            return row
+        self._open[row.kind] = number
+        return reopen_incident(recent, row)
 
     def _open_incidents(self) -> list[Incident]:
         return [self.incidents[number - 1].row.with_id(number) for number in sorted(self._open.values())]
@@ -332,6 +347,7 @@ class MemoryStore:
         threshold: ThresholdRow | None,
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = lambda _: (),
+        acceptances: int | None = None,
     ) -> bool:
         """Store the results of a tick; return False if another tick was stored since `last_tick_us` was read."""
         if last_tick_us != self._last_tick_us:
@@ -356,6 +372,12 @@ class MemoryStore:
         opened = sum(life.row.kind in kinds and after_us < life.row.opened_at_us <= until_us for life in self.incidents)
         begin = bisect_left(self._judged_starts, after_us)
         return opened, bisect_left(self._judged_starts, self._schedule.floor_us(until_us)) - begin
+
+    def count_verdicts(
+        self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int
+    ) -> dict[str | None, int]:
+        """Return the number of incidents opened in (after, until] without a verdict: a back-test has no verdicts."""
+        return {None: self.count_firings(stream_id, kinds, after_us, until_us)[0]}
 
     def list(self, stream_id: int) -> list[ModelRecord]:
         """Return the models of the stream."""

@@ -1,4 +1,4 @@
-"""`outrider incidents`: list the incidents, or show why one opened."""
+"""`outrider incidents`: list the incidents, show why one opened, or apply a verb to one."""
 
 import json
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ from monitor.cli.database import format_latest_incidents, format_no_history, has
 from monitor.cli.output.incident_text import format_incident
 from monitor.cli.output.tables import Row, format_option, iterate_rows, resolve_format, write_rows
 from monitor.cli.settings import load_settings
+from monitor.cli.verbs import run_verb, verb_options
 from storage.queries.history_views import INCIDENTS
 from storage.queries.incident_report import IncidentReport, load_incident_report
 
@@ -21,7 +22,7 @@ _TABLE_COLUMNS = ("id", "stream", "kind", "severity", "status", "opened_at", "su
 
 @click.group(name="incidents", cls=DefaultVerbGroup)
 def command() -> None:
-    """List incidents, or show why one opened."""
+    """List incidents, show why one opened, or act on one."""
 
 
 @command.command(name="list")
@@ -62,6 +63,54 @@ def show(ctx: click.Context, incident: int, form: str) -> None:
     )
 
 
+@command.command(name="acknowledge")
+@verb_options
+@click.pass_context
+def acknowledge(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+    """Take care of INCIDENT: its messages are not repeated for 24 h unless it becomes more severe."""
+    run_verb(ctx, "acknowledge", incident, who, note)
+
+
+@command.command(name="accept")
+@verb_options
+@click.pass_context
+def accept(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+    """Accept INCIDENT as normal: resolve it, and treat its windows as normal from now on."""
+    run_verb(ctx, "accept", incident, who, note)
+
+
+@command.command(name="false-alarm")
+@verb_options
+@click.pass_context
+def false_alarm(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+    """Mark INCIDENT as a false alarm: resolve it, and let its windows count in the calibration again."""
+    run_verb(ctx, "false_alarm", incident, who, note)
+
+
+@command.command(name="confirm")
+@verb_options
+@click.pass_context
+def confirm(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+    """Confirm INCIDENT as a true alarm: its windows stay out of the calibration."""
+    run_verb(ctx, "confirm", incident, who, note)
+
+
+@command.command(name="resolve")
+@verb_options
+@click.pass_context
+def resolve(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+    """Resolve INCIDENT without a verdict."""
+    run_verb(ctx, "resolve", incident, who, note)
+
+
+@command.command(name="reopen")
+@verb_options
+@click.pass_context
+def reopen(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+    """Open INCIDENT again and withdraw its verdict."""
+    run_verb(ctx, "reopen", incident, who, note)
+
+
 def _incident_as_dict(report: IncidentReport) -> dict[str, Any]:
     return {
         "id": report.id,
@@ -75,6 +124,9 @@ def _incident_as_dict(report: IncidentReport) -> dict[str, Any]:
         "windows_fired": report.windows_fired,
         "summary": report.summary,
         "details": report.details,
+        "verdict": report.verdict,
+        "acknowledged_by": report.acknowledged_by,
+        "acknowledged_at": format_optional_time(report.acknowledged_at_us),
         "transitions": [
             {
                 "transition": step.transition,
@@ -83,6 +135,16 @@ def _incident_as_dict(report: IncidentReport) -> dict[str, Any]:
                 "notifications": step.notification_states,
             }
             for step in report.transitions
+        ],
+        "verbs": [
+            {
+                "verb": verb.verb,
+                "who": verb.who,
+                "note": verb.note,
+                "at": format_time(verb.recorded_at_us),
+                "effects": verb.effects,
+            }
+            for verb in report.verbs
         ],
         "strangest_events": [
             {

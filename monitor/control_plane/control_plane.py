@@ -7,7 +7,7 @@ the database keep the rows correct.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.effective_threshold import apply_to_window
 from monitor.incidents.explain import build_evidence_details
 from monitor.incidents.lifecycle import Interval, Kind
+from monitor.incidents.precision import PRECISION_SPAN_US, measure_precision
 from monitor.incidents.rows import update_incident
 from monitor.incidents.spike import evaluate_open_window
 from monitor.incidents.window import ThresholdInForce
@@ -284,13 +285,16 @@ class ControlPlane:
             season=self._season.find_season(store, load_season(newest.details), tick_us, rules, facts.acceptances),
         )
         firings = store.count_firings(self._stream_id, BUDGETED_KINDS, tick_us - rules.look_back_us, tick_us)
+        verdicts = store.count_verdicts(self._stream_id, BUDGETED_KINDS, tick_us - PRECISION_SPAN_US, tick_us)
+        calibration = build_calibration_row(tick_us, row, count_model, clean_share, rules, firings)
         stored = store.store_tick(
             self._stream_id,
             last_tick_us=facts.last_tick_us,
             tick_us=tick_us,
             threshold=row,
-            calibration=build_calibration_row(tick_us, row, count_model, clean_share, rules, firings),
+            calibration=replace(calibration, verdicts=measure_precision(verdicts)),
             change=self._build_calibration_change(newest, row, tick_us, rules),
+            acceptances=facts.acceptances,
         )
         if stored and (row.threshold != newest.threshold or row.method != newest.method):
             log.info(

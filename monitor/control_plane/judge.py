@@ -18,6 +18,7 @@ from monitor.statistics.part import Part, merge_parts
 from monitor.statistics.part_codec import decode_part, encode_part
 from monitor.statistics.sketch import summarise_energies
 from storage.control.records import Incident, Judgement, WindowFacts, WindowRow, WindowSample
+from storage.control.reopening import reopen_incident
 
 _EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
 
@@ -132,8 +133,9 @@ def _merge_parts(facts: WindowFacts) -> tuple[Part, int | None]:
 
 
 def _opened_by_window(incident: Incident, facts: WindowFacts) -> bool:
-    """Return whether this window opened the incident before it was judged."""
-    return incident.kind == Kind.SPIKE and incident.window_start_us == facts.window_start_us
+    """Return whether this window opened the incident, or opened it again, before it was judged."""
+    start_us = incident.details.get("reopened", {}).get("window_start_us", incident.window_start_us)
+    return incident.kind == Kind.SPIKE and bool(start_us == facts.window_start_us)
 
 
 def _update_incident(
@@ -163,7 +165,7 @@ def _confirm_early_incident(
     if early is None:
         return rows
     if rows:
-        return [replace(row, id=early.id) for row in rows]
+        return [_keep_acknowledgement(_replace_numbers(early, row), early) for row in rows]
     facts = window.facts
     why = (
         f"withdrawn: the full window has {window.part.events:,} events, more than twice as many as any before it, "
@@ -171,6 +173,14 @@ def _confirm_early_incident(
     )
     interval = Interval(start_us=facts.window_start_us, end_us=facts.window_end_us)
     return [withdraw_incident(early, why, interval, window.rules, now_us=now_us)]
+
+
+def _replace_numbers(early: Incident, row: Incident) -> Incident:
+    return reopen_incident(early, row) if "reopened" in early.details else replace(row, id=early.id)
+
+
+def _keep_acknowledgement(row: Incident, early: Incident) -> Incident:
+    return replace(row, acknowledged_until_us=early.acknowledged_until_us if row.severity == early.severity else None)
 
 
 def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bool) -> WindowRow:

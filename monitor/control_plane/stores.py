@@ -93,6 +93,7 @@ class ThresholdStoreProtocol(Protocol):
         threshold: ThresholdRow | None,
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = ...,
+        acceptances: int | None = ...,
     ) -> bool:
         """Store the rows of a tick and update the open incidents; return False if another tick was stored before."""
         ...
@@ -103,6 +104,12 @@ class ThresholdStoreProtocol(Protocol):
 
     def count_firings(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> tuple[int, int]:
         """Return the numbers of incidents of these kinds opened in (after, until] and of the judged windows in it."""
+        ...
+
+    def count_verdicts(
+        self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int
+    ) -> Mapping[str | None, int]:
+        """Return the number of incidents of these kinds opened in (after, until] by their verdict."""
         ...
 
 

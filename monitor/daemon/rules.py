@@ -50,6 +50,7 @@ def build_stream_rules(
         stalled_after_us=to_us(alerts.stalled_after),
         resolve_after=alerts.resolve_after,
         repeat_interval_us=to_us(alerts.repeat_interval),
+        reopen_within_us=to_us(alerts.reopen_within),
         horizons_us=tuple(to_us(length) for length in alerts.drift.horizons),
         min_effect=alerts.drift.min_effect,
         max_age_us=to_us(notify.max_age),

@@ -44,7 +44,9 @@ class TransitionType(StrEnum):
     OPENED = "opened"
     ESCALATED = "escalated"
     REPEATED = "repeated"
+    ACKNOWLEDGED = "acknowledged"
     RESOLVED = "resolved"
+    REOPENED = "reopened"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +101,9 @@ def advance_incident(
     """Return the incident after `window`, with its transition if there is one. None without incident and finding.
 
     An incident opens at the first finding. It escalates when a finding is more severe, is repeated when it still fires
-    after `repeat_interval`, and resolves after `resolve_after` consecutive windows without a finding. One
-    finding opens an incident and several clean windows resolve it (hysteresis), so that a count that oscillates around
-    its threshold opens only one incident.
+    after `repeat_interval` (an acknowledged one when its acknowledgement has expired), and resolves after
+    `resolve_after` consecutive windows without a finding. One finding opens an incident and several clean windows
+    resolve it (hysteresis), so that a count that oscillates around its threshold opens only one incident.
     """
     if finding is None:
         return None if incident is None else _count_clean_window(incident, window, policy)
@@ -122,7 +124,13 @@ def end_incident(
         summary=summary,
         details=details,
     )
-    resolved = replace(incident, status="resolved", resolved_at_us=window.end_us, clean_windows=clean_windows)
+    resolved = replace(
+        incident,
+        status="resolved",
+        resolved_at_us=window.end_us,
+        clean_windows=clean_windows,
+        acknowledged_until_us=None,
+    )
     return _with_transition(resolved, transition)
 
 
@@ -147,13 +155,25 @@ def escalates(finding: Finding, incident: Incident) -> bool:
     return _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[Severity(incident.severity)]
 
 
+def is_repeat_due(incident: Incident, at_us: int, repeat_interval_us: int) -> bool:
+    """Return whether an incident that still fires is told again: after the interval, or as a reminder.
+
+    An acknowledged incident is not repeated. When the acknowledgement expires, one message reminds of it.
+    """
+    if incident.acknowledged_until_us is not None:
+        return at_us >= incident.acknowledged_until_us
+    return at_us - incident.last_told_us >= repeat_interval_us
+
+
 def _update_firing(incident: Incident, finding: Finding, window: Interval, policy: LifecyclePolicy) -> Incident:
     fired = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1, transition=None)
     if escalates(finding, incident):
+        # A person has acknowledged the lower severity only.
         escalated = replace(fired, severity=finding.severity.value, last_told_us=window.end_us, summary=finding.summary)
+        escalated = replace(escalated, acknowledged_until_us=None)
         return _with_transition(escalated, _build_transition(TransitionType.ESCALATED, finding, window))
-    if window.end_us - incident.last_told_us >= policy.repeat_interval_us:
-        repeated = replace(fired, last_told_us=window.end_us)
+    if is_repeat_due(incident, window.end_us, policy.repeat_interval_us):
+        repeated = replace(fired, last_told_us=window.end_us, acknowledged_until_us=None)
         return _with_transition(repeated, _build_transition(TransitionType.REPEATED, finding, window))
     return fired
 

@@ -19,7 +19,7 @@ from typing import Any
 from config.local_time import shift_local_days
 from config.stream_rules import StreamRules
 from config.time_format import DAY_US, WEEK_US, format_utc
-from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity, escalates
+from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity, escalates, is_repeat_due
 from monitor.incidents.rows import update_incident
 from storage.control.records import Incident
 from storage.control.silence import ArrivalFacts, Pause, PauseHistory
@@ -224,7 +224,7 @@ def update_silence_incident(
             return []
         rows = update_incident(Kind.SILENCE, None, open_incidents, moment, rules, now_us=now_us, resolve_after=1)
         return [_describe_arrival(row, facts) for row in rows]
-    if escalates(finding, stored) or now_us - stored.last_told_us >= rules.repeat_interval_us:
+    if escalates(finding, stored) or is_repeat_due(stored, now_us, rules.repeat_interval_us):
         return update_incident(Kind.SILENCE, finding, open_incidents, moment, rules, now_us=now_us, resolve_after=1)
     return []
 

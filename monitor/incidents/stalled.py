@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from config.stream_rules import StreamRules
 from config.time_format import SECOND_US, format_rough_duration
-from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
+from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity, is_repeat_due
 from monitor.incidents.rows import update_incident
 from storage.control.records import Incident
 
@@ -53,7 +53,7 @@ def update_stalled_incident(
     stored = next((incident for incident in open_incidents if incident.kind == Kind.STALLED), None)
     if finding is None and stored is None:
         return []
-    if finding is not None and stored is not None and now_us - stored.last_told_us < rules.repeat_interval_us:
+    if finding is not None and stored is not None and not is_repeat_due(stored, now_us, rules.repeat_interval_us):
         return []
     moment = Interval(start_us=now_us, end_us=now_us)
     if finding is not None and stored is None:

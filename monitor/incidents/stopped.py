@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from config.stream_rules import StreamRules
 from config.time_format import MINUTE_US, format_rough_duration
-from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity, escalates
+from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity, escalates, is_repeat_due
 from monitor.incidents.rows import update_incident
 from storage.control.records import Incident
 
@@ -59,7 +59,7 @@ def update_stopped_incident(
     moment = Interval(start_us=now_us, end_us=now_us)
     if stop is not None and not runs_elsewhere:
         finding = _build_finding(stop, now_us)
-        is_due = stored is None or escalates(finding, stored) or _is_repeat_due(stored, rules, now_us)
+        is_due = stored is None or escalates(finding, stored) or is_repeat_due(stored, now_us, rules.repeat_interval_us)
         if not is_due:
             return []
         interval = moment if stored is not None else Interval(start_us=min(stop.since_us, now_us), end_us=now_us)
@@ -68,10 +68,6 @@ def update_stopped_incident(
         return []
     rows = update_incident(Kind.STOPPED, None, open_incidents, moment, rules, now_us=now_us, resolve_after=1)
     return [_describe_recovery(row) for row in rows]
-
-
-def _is_repeat_due(incident: Incident, rules: StreamRules, now_us: int) -> bool:
-    return now_us - incident.last_told_us >= rules.repeat_interval_us
 
 
 def _build_finding(stop: StreamStop, now_us: int) -> Finding:

@@ -26,7 +26,7 @@ class WebhookPayload(BaseModel):
     incident_id: int = Field(description="Id of the incident, as in incident_history; 0 in a test.")
     kind: IncidentKind | Literal["test"] = Field(description="Kind of the incident.")
     severity: Literal["warning", "critical"] = Field(description="Severity at this transition.")
-    transition: Literal["opened", "escalated", "repeated", "resolved"] = Field(
+    transition: Literal["opened", "escalated", "repeated", "acknowledged", "resolved", "reopened"] = Field(
         description="Transition of the incident. The transitions of one incident are sent in order."
     )
     window_start: str = Field(description="Start of the window that led to the transition; RFC 3339, UTC, event time.")

@@ -22,6 +22,7 @@ def select_calibration_windows(
     look_back_us: int,
     adopt_after_us: int,
     max_excluded_share: float = MAX_EXCLUDED_SHARE,
+    confirmed: Sequence[tuple[int, int]] = (),
 ) -> Bool:
     """Return the mask of the windows that a threshold computed at event time `at_us` uses, (n,).
 
@@ -39,12 +40,15 @@ def select_calibration_windows(
         adopt_after_us: Age from which an open incident no longer excludes windows.
         max_excluded_share: Share of the look-back that may be excluded. A threshold uses at least three quarters of it,
             because it is robust against outliers. A count model is not, and is learned with a share of 1.
+        confirmed: The same times of incidents that a person has confirmed; they exclude windows at any age.
     """
     inside = (starts_us >= at_us - look_back_us) & (ends_us <= at_us)
     is_excluded = np.zeros(len(starts_us), np.bool_)
     for start_us, end_us in open_incidents:
         if at_us - start_us < adopt_after_us:
             is_excluded |= (ends_us > start_us) & (starts_us < (at_us if end_us is None else end_us))
+    for start_us, end_us in confirmed:
+        is_excluded |= (ends_us > start_us) & (starts_us < end_us)
     excluded = np.flatnonzero(inside & is_excluded)
     max_excluded = int(max_excluded_share * int(inside.sum()))
     inside[excluded[max(len(excluded) - max_excluded, 0) :]] = False

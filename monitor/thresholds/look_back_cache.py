@@ -54,7 +54,7 @@ class LookBackCache:
         self._starts_us = np.empty(0, np.int64)
         self._ends_us = np.empty(0, np.int64)
         self._events = np.empty(0, np.int64)
-        self._fired: list[tuple[int, int, int]] = []
+        self._fired: list[tuple[int, int, int, bool]] = []
         self._selected = np.empty(0, np.int64)
 
     def refresh(self, store: JudgedWindowReader, tick_us: int, rules: StreamRules) -> LookBackSummary:
@@ -69,15 +69,14 @@ class LookBackCache:
         # A window that ends after the tick has not been read.
         self._read_until_us = tick_us // rules.size_us * rules.size_us
         self._move_window_range(new_windows, begin_us)
-        fired = [(since_us, end_us) for _, since_us, end_us in self._fired]
-        selected = np.flatnonzero(self._select_windows(fired, tick_us, rules, MAX_EXCLUDED_SHARE))
+        selected = np.flatnonzero(self._select_windows(tick_us, rules, MAX_EXCLUDED_SHARE))
         starts = self._starts_us[selected]
         for window in np.setdiff1d(self._selected, starts, assume_unique=True).tolist():
             self.look_back.evict(window)
         for index in np.flatnonzero(~np.isin(starts, self._selected, assume_unique=True)).tolist():
             self.look_back.add(int(starts[index]), decode_part(self._windows[selected[index]].payload))
         self._selected = starts
-        clean = self._starts_us[self._select_windows(fired, tick_us, rules, 1.0)] if fired else starts
+        clean = self._starts_us[self._select_windows(tick_us, rules, 1.0)] if self._fired else starts
         return LookBackSummary(
             clean=clean.tolist(),
             most_events=int(self._events.max(initial=0)),
@@ -99,21 +98,21 @@ class LookBackCache:
                 each.window_start_us,
                 each.window_start_us if each.fired_since_us is None else each.fired_since_us,
                 each.window_end_us,
+                each.confirmed,
             )
             for each in new_windows
             if each.fired
         ]
         self._fired = [each for each in (*self._fired, *fired) if each[0] >= begin_us]
 
-    def _select_windows(
-        self, fired: Sequence[tuple[int, int]], tick_us: int, rules: StreamRules, max_excluded_share: float
-    ) -> NDArray[np.bool_]:
+    def _select_windows(self, tick_us: int, rules: StreamRules, max_excluded_share: float) -> NDArray[np.bool_]:
         return select_calibration_windows(
             self._starts_us,
             self._ends_us,
-            fired,
+            [(since_us, end_us) for _, since_us, end_us, _ in self._fired],
             tick_us,
             look_back_us=rules.look_back_us,
             adopt_after_us=rules.adopt_after_us,
             max_excluded_share=max_excluded_share,
+            confirmed=[(since_us, end_us) for _, since_us, end_us, is_confirmed in self._fired if is_confirmed],
         )

@@ -257,8 +257,14 @@ class DriftStore:
             return True
 
 
-def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int) -> None:
-    """Start a new baseline at `from_us`, because a drift was accepted as normal.
+def read_rebase(conn: sa.Connection, stream_id: int) -> int | None:
+    """Return the start of the baseline that follows an accepted drift; None if there was none."""
+    query = sa.select(drift_marks.c.rebased_from_us).where(drift_marks.c.stream_id == stream_id)
+    return conn.execute(query).scalar_one_or_none()
+
+
+def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int | None) -> None:
+    """Start a new baseline at `from_us`, because a drift was accepted as normal; None starts it with the model.
 
     The caller holds the lock on the stream's row and runs this in the transaction of the acceptance.
     """

@@ -15,10 +15,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from storage.control.mutes import MutableMessage, hold_back, suspect_keys
 from storage.control.records import Incident, Transition
+from storage.control.reopening import reopen_incident
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import incidents, notifications, transitions
+
+_TOLD_TYPES = frozenset({"acknowledged", "resolved"})
+"""Transitions that are told to the channels that were notified of the incident; no mute holds them back."""
 
 _OPEN_INCIDENTS = (
     sa.select(incidents)
@@ -38,39 +43,51 @@ def change_incidents(
 
 def open_incidents(conn: sa.Connection, stream_id: int) -> list[Incident]:
     """Return the stream's open incidents, oldest first."""
-    rows = conn.execute(_OPEN_INCIDENTS, {"stream_id": stream_id})
-    return [
-        Incident(
-            id=row.id,
-            kind=row.kind,
-            severity=row.severity,
-            window_start_us=row.window_start_us,
-            opened_at_us=row.opened_at_us,
-            last_told_us=row.last_told_us,
-            clean_windows=row.clean_windows,
-            windows_fired=row.windows_fired,
-            summary=row.summary,
-            details=json.loads(row.details or "{}"),
-        )
-        for row in rows
-    ]
+    return [to_incident(row) for row in conn.execute(_OPEN_INCIDENTS, {"stream_id": stream_id})]
+
+
+def to_incident(row: sa.Row[Any]) -> Incident:
+    """Return a row of the table as an incident without a transition."""
+    return Incident(
+        id=row.id,
+        kind=row.kind,
+        severity=row.severity,
+        status=row.status,
+        window_start_us=row.window_start_us,
+        opened_at_us=row.opened_at_us,
+        last_told_us=row.last_told_us,
+        clean_windows=row.clean_windows,
+        windows_fired=row.windows_fired,
+        summary=row.summary,
+        details=json.loads(row.details or "{}"),
+        resolved_at_us=row.resolved_at_us,
+        acknowledged_until_us=row.acknowledged_until_us,
+        reopen_until_us=row.reopen_until_us,
+    )
 
 
 def write_incident(db: Database, conn: sa.Connection, stream_id: int, stream: str, row: Incident) -> int:
     """Write an incident, its transition and a notification for each channel; return the incident id.
 
-    The caller holds the lock on the stream's row (`lock_stream`), so that at most one incident of a kind is open.
+    A new incident that follows one of its kind closely opens that one again (`storage.control.reopening`). The caller
+    holds the lock on the stream's row (`lock_stream`), so that at most one incident of a kind is open.
     """
-    values = {
+    if row.id is None:
+        row = _reopen_recent(conn, stream_id, row)
+    values: dict[str, Any] = {
         "severity": row.severity,
         "status": row.status,
         "last_told_us": row.last_told_us,
         "clean_windows": row.clean_windows,
         "windows_fired": row.windows_fired,
         "resolved_at_us": row.resolved_at_us,
+        "acknowledged_until_us": row.acknowledged_until_us,
+        "reopen_until_us": row.reopen_until_us,
         "summary": row.summary,
         "details": json.dumps(row.details, ensure_ascii=False),
     }
+    if row.status == "open" and row.acknowledged_until_us is None:
+        values |= {"acknowledged_at_us": None, "acknowledged_by": None}
     if row.id is None:
         opened = {"stream_id": stream_id, "kind": row.kind, "window_start_us": row.window_start_us}
         opened["opened_at_us"] = row.opened_at_us
@@ -83,6 +100,22 @@ def write_incident(db: Database, conn: sa.Connection, stream_id: int, stream: st
     if row.transition is not None:
         _write_transition(db, conn, stream_id, stream, incident_id, row, row.transition)
     return incident_id
+
+
+def _reopen_recent(conn: sa.Connection, stream_id: int, row: Incident) -> Incident:
+    """Return the resolved incident that a new one opens again; the new one if there is none."""
+    recent = conn.execute(
+        sa.select(incidents)
+        .where(
+            incidents.c.stream_id == stream_id,
+            incidents.c.reopen_until_us > row.window_start_us,
+            incidents.c.kind == row.kind,
+            incidents.c.status != "open",
+        )
+        .order_by(incidents.c.resolved_at_us.desc(), incidents.c.id.desc())
+        .limit(1)
+    ).first()
+    return row if recent is None else reopen_incident(to_incident(recent), row)
 
 
 def _write_transition(
@@ -121,18 +154,28 @@ def _write_transition(
         conn.execute(transitions.update().where(transitions.c.id == early.id).values(**values, severity=row.severity))
         query = sa.select(notifications.c.id).where(notifications.c.transition_id == early.id)
         existing_ids = set(conn.execute(query).scalars())
-    for channel, pending in _find_channels(conn, incident_id, transition).items():
-        message_id = notification_id(stream, row, transition, channel)
-        if message_id in existing_ids:
-            continue
+    messages = {
+        notification_id(stream, row, transition, channel): (channel, pending)
+        for channel, pending in _find_channels(conn, incident_id, transition).items()
+    }
+    new = {message_id: message for message_id, message in messages.items() if message_id not in existing_ids}
+    is_muted = transition.type not in _TOLD_TYPES and hold_back(
+        conn,
+        MutableMessage(stream=stream, kind=row.kind, incident_id=incident_id, keys=suspect_keys(row)),
+        now_us=now_us,
+        timezone=transition.timezone,
+        messages=sum(pending for _, pending in new.values()),
+    )
+    for message_id, (channel, pending) in new.items():
+        state = "skipped" if not pending else "muted" if is_muted else "pending"
         conn.execute(
             notifications.insert().values(
                 id=message_id,
                 incident_id=incident_id,
                 transition_id=transition_id,
                 channel=channel,
-                state="pending" if pending else "skipped",
-                next_attempt_at_us=now_us if pending else None,
+                state=state,
+                next_attempt_at_us=now_us if state == "pending" else None,
                 created_at_us=now_us,
             )
         )
@@ -151,16 +194,19 @@ def _find_early_transition(conn: sa.Connection, incident_id: int, transition: Tr
 def _find_channels(conn: sa.Connection, incident_id: int, transition: Transition) -> dict[str, bool]:
     """Map each channel of a transition to True if it is notified, or to False if its notification is skipped.
 
-    A resolution is sent exactly to the channels that were notified of the incident, independently of the current
-    routes and of the age of the incident. Otherwise an alert could stay open in a receiving
-    system, or a resolution could arrive without its alert.
+    A resolution or an acknowledgement is sent exactly to the channels that were notified of the incident, independently
+    of the current routes and of the age of the incident. Otherwise an alert could stay open in a receiving
+    system, or a resolution could arrive without its alert. An incident that opens again is told to these channels and
+    to those of the routes.
     """
     routed = {channel: channel not in transition.skipped_channels for channel in transition.channels}
-    if transition.type != "resolved":
+    if transition.type not in {*_TOLD_TYPES, "reopened"}:
         return routed
     states = sa.select(notifications.c.channel, notifications.c.state).where(notifications.c.incident_id == incident_id)
     rows = conn.execute(states.order_by(notifications.c.transition_id, notifications.c.channel)).all()
-    notified = {row.channel for row in rows if row.state != "skipped"}
+    notified = {row.channel for row in rows if row.state not in {"skipped", "muted"}}
+    if transition.type == "reopened":
+        return routed | dict.fromkeys(notified, True)
     all_channels = dict.fromkeys([*routed, *(row.channel for row in rows)])
     return {
         channel: channel in notified or (channel == "log" and routed.get(channel, False)) for channel in all_channels

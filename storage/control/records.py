@@ -74,10 +74,12 @@ class OffsetRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One step in the lifecycle of an incident: `opened`, `escalated`, `repeated` or `resolved`.
+    """One step in the lifecycle of an incident.
 
-    `severity` is that of the finding, and `at_us` is event time, the end of the window that caused the transition.
-    `channels` are notified; a channel in `skipped_channels` gets a notification row that is never sent.
+    The types are `opened`, `escalated`, `repeated`, `acknowledged`, `resolved` and `reopened`. `severity` is that of
+    the finding, and `at_us` is event time, the end of the window that caused the transition. `channels` are notified; a
+    channel in `skipped_channels` gets a notification row that is never sent. `timezone` is that of the stream, for
+    weekly mutes.
     """
 
     type: str
@@ -88,6 +90,7 @@ class Transition:
     details: Mapping[str, Any]
     channels: Sequence[str] = ()
     skipped_channels: Sequence[str] = ()
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,8 @@ class Incident:
 
     `id` is None for a new incident. `status` is `open` or `resolved`. `details` holds the details of the latest
     transition of each type. `transition` is the transition to write with the incident, None if there is none.
+    `acknowledged_until_us` is the event time until which a person takes care of the open incident. A finding of the
+    same kind before `reopen_until_us` opens the resolved incident again.
     """
 
     id: int | None
@@ -110,6 +115,8 @@ class Incident:
     summary: str
     details: Mapping[str, Any]
     resolved_at_us: int | None = None
+    acknowledged_until_us: int | None = None
+    reopen_until_us: int | None = None
     transition: Transition | None = None
 
     def with_id(self, incident_id: int) -> Incident:

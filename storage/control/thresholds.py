@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -34,7 +34,8 @@ class JudgedWindow:
     """A judged window of one model.
 
     `fired` is True when a detector fired in it and the finding has not been accepted. `fired_since_us` is the start of
-    the finding if it began before the window.
+    the finding if it began before the window. `confirmed` is True if a person has confirmed its incident: then it is
+    left out also after `threshold.adopt_after`.
     """
 
     window_start_us: int
@@ -44,6 +45,7 @@ class JudgedWindow:
     fired: bool
     payload: bytes
     fired_since_us: int | None = None
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +106,20 @@ class ThresholdRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictCounts:
+    """Incidents by the verdict of a person, and the precision: the share of true alarms with its 95% interval."""
+
+    true_alarms: int
+    false_alarms: int
+    without_verdict: int
+    precision: float | None = None
+    precision_lower: float | None = None
+    precision_upper: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRow:
-    """The false-alarm budget and the realised rate of false alarms at a tick."""
+    """The false-alarm budget, the realised rate of false alarms and the verdicts at a tick."""
 
     at_us: int
     promised_per_week: float
@@ -114,6 +128,7 @@ class CalibrationRow:
     dispersion: float
     exceedance: float
     state: str
+    verdicts: VerdictCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +146,19 @@ class TickFacts:
     lead_us: int
     acceptances: int = 0
     settings_revision: int = 0
+
+
+class _ConfirmedRange(NamedTuple):
+    """Kind and times of an incident that a person has confirmed; `until_us` is None while it is open."""
+
+    kind: str
+    since_us: int
+    until_us: int | None
+
+    def contains(self, fired: str | None, window_start_us: int) -> bool:
+        """Return whether a window with an alarm of kind `fired` belongs to the incident."""
+        in_time = self.since_us <= window_start_us and (self.until_us is None or window_start_us < self.until_us)
+        return fired == self.kind and in_time
 
 
 # One statement, so that all columns are from the same snapshot. Built once: the control plane runs it per window.
@@ -204,16 +232,28 @@ class ThresholdStore:
             .join(shadow_windows, shadow_windows.c.window_start_us == windows.c.window_start_us)
             .where(*within_bounds, shadow_windows.c.model_id == model_id, thresholds.c.model_id != model_id)
         )
-        found = [*self._read_in_chunks(in_shadow, after_us), *self._read_in_chunks(own, after_us)]
+        confirmed = self._read_confirmed(stream_id)
+        found = [
+            _to_judged_window(row, confirmed)
+            for query in (in_shadow, own)
+            for row in self._read_in_chunks(query, after_us)
+        ]
         return sorted(found, key=lambda window: window.window_start_us)
 
-    def _read_in_chunks(self, query: sa.Select[Any], after_us: int) -> list[JudgedWindow]:
-        found: list[JudgedWindow] = []
+    def _read_confirmed(self, stream_id: int) -> list[_ConfirmedRange]:
+        query = sa.select(incidents.c.kind, incidents.c.window_start_us, incidents.c.resolved_at_us).where(
+            incidents.c.stream_id == stream_id, incidents.c.verdict == "confirmed"
+        )
+        with self._db.read() as conn:
+            return [_ConfirmedRange(*row) for row in conn.execute(query)]
+
+    def _read_in_chunks(self, query: sa.Select[Any], after_us: int) -> list[sa.Row[Any]]:
+        found: list[sa.Row[Any]] = []
         ordered = query.order_by(windows.c.window_start_us).limit(_CHUNK)
         while True:
             with self._db.read() as conn:
                 rows = conn.execute(ordered.where(windows.c.window_start_us >= after_us)).all()
-            found += [_to_judged_window(row) for row in rows if row.payload is not None]
+            found += [row for row in rows if row.payload is not None]
             if len(rows) < _CHUNK:
                 return found
             after_us = rows[-1].window_start_us + 1
@@ -260,6 +300,7 @@ class ThresholdStore:
         threshold: ThresholdRow | None,
         calibration: CalibrationRow | None,
         change: Callable[[Sequence[Incident]], Sequence[Incident]] = lambda _: (),
+        acceptances: int | None = None,
     ) -> bool:
         """Store the results of tick `tick_us` in one transaction.
 
@@ -270,45 +311,54 @@ class ThresholdStore:
             threshold: The new threshold row, if any.
             calibration: The new calibration row, if any.
             change: Maps the open incidents of the stream to the incident rows to write.
+            acceptances: The number of changes of the calibration by people that the computation has read. None: any.
 
         Returns:
-            False, with nothing stored, if another tick was stored since `last_tick_us` was read.
+            False, with nothing stored, if another tick was stored since `last_tick_us` was read, or if a person has
+            changed the calibration since `acceptances` was read.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
             last_tick = streams.c.last_tick_us
-            unchanged = last_tick.is_(None) if last_tick_us is None else last_tick == last_tick_us
+            unchanged = [last_tick.is_(None) if last_tick_us is None else last_tick == last_tick_us]
+            if acceptances is not None:
+                unchanged.append(streams.c.acceptances == acceptances)
             updated = conn.execute(
-                streams.update().where(streams.c.id == stream_id, unchanged).values(last_tick_us=tick_us)
+                streams.update().where(streams.c.id == stream_id, *unchanged).values(last_tick_us=tick_us)
             )
             if updated.rowcount != 1:
                 return False
             if threshold is not None:
                 insert_threshold(conn, stream_id, threshold, self._db.now_us(conn))
             if calibration is not None:
-                conn.execute(
-                    calibrations.insert().values(
-                        stream_id=stream_id,
-                        at_us=calibration.at_us,
-                        promised_per_week=calibration.promised_per_week,
-                        realised_per_week=calibration.realised_per_week,
-                        windows_learned=calibration.windows_learned,
-                        dispersion=calibration.dispersion,
-                        exceedance=calibration.exceedance,
-                        state=calibration.state,
-                        recorded_at_us=self._db.now_us(conn),
-                    )
-                )
+                _insert_calibration(conn, stream_id, calibration, self._db.now_us(conn))
             name = conn.execute(sa.select(streams.c.name).where(streams.c.id == stream_id)).scalar_one()
             for row in change(open_incidents(conn, stream_id)):
                 write_incident(self._db, conn, stream_id, name, row)
             return True
 
+    def count_verdicts(
+        self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int
+    ) -> dict[str | None, int]:
+        """Return the number of incidents of these kinds opened in (after, until], by their verdict or None."""
+        grouped = (
+            sa.select(incidents.c.verdict, sa.func.count())
+            .where(
+                incidents.c.stream_id == stream_id,
+                incidents.c.kind.in_(kinds),
+                incidents.c.opened_at_us > after_us,
+                incidents.c.opened_at_us <= until_us,
+            )
+            .group_by(incidents.c.verdict)
+        )
+        with self._db.read() as conn:
+            return {verdict: int(count) for verdict, count in conn.execute(grouped)}
+
     def accepted_reference(self, model_id: int) -> NDArray[np.float32] | None:
         """Return the last accepted reference energies of a model, ascending; None: the model's own reference holds."""
         query = (
             sa.select(accepted_references.c.energies)
-            .where(accepted_references.c.model_id == model_id)
+            .where(accepted_references.c.model_id == model_id, accepted_references.c.withdrawn_at_us.is_(None))
             .order_by(accepted_references.c.id.desc())
             .limit(1)
         )
@@ -332,6 +382,26 @@ class ThresholdStore:
         )
         with self._db.read() as conn:
             return conn.execute(opened).scalar_one(), conn.execute(judged).scalar_one()
+
+
+def _insert_calibration(conn: sa.Connection, stream_id: int, row: CalibrationRow, now_us: int) -> None:
+    verdicts = (
+        {} if row.verdicts is None else {each.name: getattr(row.verdicts, each.name) for each in fields(VerdictCounts)}
+    )
+    conn.execute(
+        calibrations.insert().values(
+            stream_id=stream_id,
+            at_us=row.at_us,
+            promised_per_week=row.promised_per_week,
+            realised_per_week=row.realised_per_week,
+            windows_learned=row.windows_learned,
+            dispersion=row.dispersion,
+            exceedance=row.exceedance,
+            state=row.state,
+            recorded_at_us=now_us,
+            **verdicts,
+        )
+    )
 
 
 def insert_threshold(conn: sa.Connection, stream_id: int, row: ThresholdRow, now_us: int) -> int:
@@ -373,7 +443,7 @@ def _to_threshold(row: sa.Row[Any]) -> ThresholdRow:
     )
 
 
-def _to_judged_window(row: sa.Row[Any]) -> JudgedWindow:
+def _to_judged_window(row: sa.Row[Any], confirmed: Sequence[_ConfirmedRange]) -> JudgedWindow:
     details = {} if row.details is None else json.loads(row.details)
     return JudgedWindow(
         window_start_us=row.window_start_us,
@@ -383,4 +453,5 @@ def _to_judged_window(row: sa.Row[Any]) -> JudgedWindow:
         fired=row.details is not None and row.adopted_at_us is None,
         payload=row.payload,
         fired_since_us=details.get("since_us"),
+        confirmed=any(each.contains(details.get("fired"), row.window_start_us) for each in confirmed),
     )

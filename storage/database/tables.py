@@ -353,6 +353,14 @@ incidents = sa.Table(
     sa.Column("details", _Text),
     # Event time up to which a user accepted the incident's windows as normal.
     sa.Column("accepted_at_us", _Us),
+    # A person who takes care of the incident. `acknowledged_until_us` is an event time; NULL ends the acknowledgement.
+    sa.Column("acknowledged_at_us", _Us),
+    sa.Column("acknowledged_by", _Text),
+    sa.Column("acknowledged_until_us", _Us),
+    # The judgement of a person: `accepted`, `false_alarm` or `confirmed`.
+    sa.Column("verdict", _Text),
+    # A finding of the same kind before this event time opens the resolved incident again; NULL: it stays resolved.
+    sa.Column("reopen_until_us", _Us),
 )
 sa.Index(
     "uq_incidents_open",
@@ -363,6 +371,50 @@ sa.Index(
     postgresql_where=sa.text("status = 'open'"),
 )
 sa.Index("ix_incidents_opened", incidents.c.stream_id, incidents.c.opened_at_us)
+sa.Index("ix_incidents_reopen", incidents.c.stream_id, incidents.c.reopen_until_us)
+
+# The verbs that people applied to incidents (audit). `before` and `after` are the state of the incident, `effects` are
+# the changes of the calibration (JSON). They act on the windows that end after `judged_until_us` and on the ticks
+# after `tick_us`.
+incident_verbs = sa.Table(
+    "incident_verbs",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    _foreign_key_column("incident_id", "incidents.id"),
+    _foreign_key_column("stream_id", "streams.id"),
+    sa.Column("verb", _Text, nullable=False),
+    sa.Column("who", _Text, nullable=False),
+    sa.Column("note", _Text),
+    sa.Column("at_us", _Us, nullable=False),
+    sa.Column("judged_until_us", _Us),
+    sa.Column("tick_us", _Us),
+    sa.Column("before", _Text, nullable=False),
+    sa.Column("after", _Text, nullable=False),
+    sa.Column("effects", _Text, nullable=False),
+    sa.Index("ix_incident_verbs_incident_id", "incident_id"),
+    sa.Index("ix_incident_verbs_stream", "stream_id", "at_us"),
+)
+
+# Messages that a person does not want: NULL columns match everything. Times are those of the database's clock.
+mutes = sa.Table(
+    "mutes",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("stream", _Text),
+    sa.Column("kind", _Text),
+    sa.Column("key", _Text),
+    _foreign_key_column("incident_id", "incidents.id", nullable=True),
+    sa.Column("starts_at_us", _Us, nullable=False),
+    sa.Column("ends_at_us", _Us, nullable=False),
+    # Weekly window in the time zone of the stream, such as `sat 22:00 - sun 06:00`; NULL: the whole time.
+    sa.Column("weekly", _Text),
+    sa.Column("who", _Text, nullable=False),
+    sa.Column("note", _Text),
+    sa.Column("held_back", _Us, nullable=False, server_default="0"),
+    sa.Column("created_at_us", _Us, nullable=False),
+    sa.Index("ix_mutes_ends_at_us", "ends_at_us"),
+    sa.Index("ix_mutes_incident_id", "incident_id"),
+)
 
 transitions = sa.Table(
     "transitions",
@@ -495,6 +547,13 @@ calibrations = sa.Table(
     sa.Column("exceedance", _Double),
     sa.Column("state", _Text, nullable=False),
     sa.Column("recorded_at_us", _Us),
+    # Verdicts on the incidents of the last 28 days that share the budget, and the precision with its 95% interval.
+    sa.Column("true_alarms", _Us),
+    sa.Column("false_alarms", _Us),
+    sa.Column("without_verdict", _Us),
+    sa.Column("precision", _Double),
+    sa.Column("precision_lower", _Double),
+    sa.Column("precision_upper", _Double),
 )
 
 accepted_references = sa.Table(
@@ -508,6 +567,8 @@ accepted_references = sa.Table(
     sa.Column("energies", sa.LargeBinary, nullable=False),
     sa.Column("at_us", _Us, nullable=False),
     sa.Column("recorded_at_us", _Us, nullable=False),
+    # Time at which a later verb took the acceptance back; the reference before it is used again.
+    sa.Column("withdrawn_at_us", _Us),
     sa.Index("ix_accepted_references_model_id", "model_id"),
     sa.Index("ix_accepted_references_incident_id", "incident_id"),
 )

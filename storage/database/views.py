@@ -1,4 +1,4 @@
-"""The eleven SQL views for users, with the same names and columns on both databases.
+"""The thirteen SQL views for users, with the same names and columns on both databases.
 
 The documented columns come first and in their documented order; more columns may be added after them. A `*_us` column
 holds the stored number: filter on it where an index or a range scan matters. The statements contain no user input.
@@ -88,8 +88,17 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
         "incident_history": f"""SELECT x.id, st.name AS stream, x.kind, x.severity, x.status,
        {time("x.window_start_us", "window_start")}, {time("x.opened_at_us", "opened_at")},
        {time("x.resolved_at_us", "resolved_at")}, x.summary, {json("x.details", "details")},
-       x.window_start_us, x.opened_at_us, x.resolved_at_us, x.windows_fired, x.clean_windows
+       x.window_start_us, x.opened_at_us, x.resolved_at_us, x.windows_fired, x.clean_windows,
+       {time("x.acknowledged_at_us", "acknowledged_at")}, x.acknowledged_by, x.verdict
   FROM incidents x {join_stream}""",
+        "verdict_history": f"""SELECT x.incident_id, st.name AS stream, i.kind, {time("x.at_us", "at")}, x.verb, x.who,
+       x.note, {json("x.before", "before")}, {json("x.after", "after")}, {json("x.effects", "effects")},
+       {time("x.tick_us", "tick")}, x.at_us, x.id
+  FROM incident_verbs x {join_stream} JOIN incidents i ON i.id = x.incident_id""",
+        "mute_history": f"""SELECT x.id, x.stream, x.kind, x.key, {time("x.starts_at_us", "starts_at")},
+       {time("x.ends_at_us", "ends_at")}, x.who, x.note, x.held_back, x.incident_id, x.weekly,
+       {time("x.created_at_us", "created_at")}, x.starts_at_us, x.ends_at_us
+  FROM mutes x""",
         "notification_history": f"""SELECT x.id, x.incident_id, tr.transition, x.channel, x.state, x.attempts,
        x.last_error, {time("x.created_at_us", "created_at")}, {time("x.delivered_at_us", "delivered_at")},
        st.name AS stream, x.created_at_us, {time("x.next_attempt_at_us", "next_attempt_at")}, tr.summary
@@ -104,7 +113,8 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
        x.after, x.effect, x.z, x."limit", x.drifted, x.window_start_us, x.window_end_us, x.id
   FROM drift_verdicts x {join_stream}""",
         "calibration_history": f"""SELECT st.name AS stream, {time("x.at_us", "at")}, x.promised_per_week,
-       x.realised_per_week, x.windows_learned, x.dispersion, x.exceedance, x.state, x.at_us
+       x.realised_per_week, x.windows_learned, x.dispersion, x.exceedance, x.state, x.at_us,
+       x.true_alarms, x.false_alarms, x.without_verdict, x.precision, x.precision_lower, x.precision_upper
   FROM calibrations x {join_stream}""",
         "gap_history": f"""SELECT {_SOURCE_COLUMNS}, x.from_offset, x.to_offset, x.reason,
        {time("x.recorded_at_us", "recorded_at")}, so.incarnation, x.recorded_at_us, x.event_time_us,

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from storage.database.engine import Database
 from storage.database.tables import (
+    incident_verbs,
     incidents,
     models,
     notifications,
@@ -31,6 +32,7 @@ class ReportedTransition:
 
     transition: str
     at_us: int
+    recorded_at_us: int
     summary: str
     notification_states: Mapping[str, str]
 
@@ -51,8 +53,22 @@ class ReportedOutlier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedVerb:
+    """One verb of a person; `recorded_at_us` is its time on the database's clock."""
+
+    verb: str
+    who: str
+    note: str | None
+    recorded_at_us: int
+    effects: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentReport:
-    """One incident with its details, transitions and the outliers of its first window with the largest energies."""
+    """One incident with its details, transitions, verbs and the outliers of its first window with the largest energies.
+
+    `acknowledged_by` is None unless the open incident is acknowledged.
+    """
 
     id: int
     stream: str
@@ -65,7 +81,11 @@ class IncidentReport:
     windows_fired: int
     summary: str
     details: Mapping[str, Any]
+    verdict: str | None
+    acknowledged_by: str | None
+    acknowledged_at_us: int | None
     transitions: Sequence[ReportedTransition]
+    verbs: Sequence[ReportedVerb]
     top_outliers: Sequence[ReportedOutlier]
 
 
@@ -91,7 +111,11 @@ def load_incident_report(db: Database, incident_id: int) -> IncidentReport | Non
             windows_fired=row.windows_fired,
             summary=row.summary,
             details=json.loads(row.details or "{}"),
+            verdict=row.verdict,
+            acknowledged_by=row.acknowledged_by,
+            acknowledged_at_us=row.acknowledged_at_us,
             transitions=_read_transitions(connection, incident_id),
+            verbs=_read_verbs(connection, incident_id),
             # The first window ends when the incident opens.
             top_outliers=_read_top_outliers(connection, row.stream_id, row.window_start_us, row.opened_at_us),
         )
@@ -110,7 +134,23 @@ def _read_transitions(connection: Connection, incident_id: int) -> list[Reported
     )
     return [
         ReportedTransition(
-            transition=row.transition, at_us=row.at_us, summary=row.summary, notification_states=states.get(row.id, {})
+            transition=row.transition,
+            at_us=row.at_us,
+            recorded_at_us=row.recorded_at_us,
+            summary=row.summary,
+            notification_states=states.get(row.id, {}),
+        )
+        for row in rows
+    ]
+
+
+def _read_verbs(connection: Connection, incident_id: int) -> list[ReportedVerb]:
+    rows = connection.execute(
+        sa.select(incident_verbs).where(incident_verbs.c.incident_id == incident_id).order_by(incident_verbs.c.id)
+    )
+    return [
+        ReportedVerb(
+            verb=row.verb, who=row.who, note=row.note, recorded_at_us=row.at_us, effects=json.loads(row.effects)
         )
         for row in rows
     ]

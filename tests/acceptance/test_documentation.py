@@ -21,13 +21,19 @@ import yaml
 from rich.console import Console
 
 from config.loading import load
+from config.settings import Settings
 from config.time_format import format_time
 from monitor.cli.demo_screen import DemoSnapshot, ShownIncident, render_screen
 from monitor.cli.demo_summary import DemoSummary, DetectedDrift, format_summary
 from monitor.cli.main import outrider
+from monitor.control_plane.verbs import act
 from monitor.daemon.daemon import Daemon
+from monitor.daemon.rules import build_stream_rules
 from monitor.incidents.lifecycle import Kind
+from monitor.incidents.verb_plan import VerbRequest
+from monitor.incidents.verbs import Verb
 from monitor.notify.webhook import sign_request
+from storage.control.mutes import MuteStore, NewMute
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.queries import history_views
@@ -74,6 +80,17 @@ def fill_database(folder: Path, url: str) -> None:
     settings = folder / "outrider.yaml"
     settings.write_text(FILE_STREAM.format(url=url, path=path))
     Daemon(load(settings, {})).run()
+    apply_verbs(load(settings, {}))
+
+
+def apply_verbs(settings: Settings) -> None:
+    """Give a verdict on the first incident, and add a mute."""
+    request = VerbRequest(verb=Verb.CONFIRM, who="anna", note="card testing")
+    with Database(settings.database.url) as db:
+        now_us = db.now_us()
+        assert act(db, 1, request, build_stream_rules(settings, "payments"), now_us=now_us).outcome == "done"
+        mute = NewMute(stream="payments", starts_at_us=now_us, ends_at_us=now_us + 1, who="anna")
+        MuteStore(db).add(mute)
 
 
 def test_every_query_runs_and_returns_rows(tmp_path: Path, database_url: str) -> None:

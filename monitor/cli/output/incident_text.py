@@ -9,7 +9,7 @@ from config.time_format import format_short_time
 from monitor.cli.output.explanations import EXPLANATIONS, MAX_SHOWN_RANGES
 from monitor.cli.output.reason_text import format_reasons
 from monitor.cli.output.tables import escape_unprintable, format_value
-from storage.queries.incident_report import IncidentReport, ReportedOutlier
+from storage.queries.incident_report import IncidentReport, ReportedOutlier, ReportedTransition, ReportedVerb
 
 _MAX_SHOWN_EVENTS = 3
 _MAX_SHOWN_FEATURES = 8
@@ -27,7 +27,7 @@ def format_incident(report: IncidentReport) -> str:
         ),
         _format_section("Suspect keys", map(_format_suspect_key, numbers.get("keys", ()))),
         _format_section("Events of highest energy in its first window", _format_top_events(report, numbers)),
-        _format_section("Transitions", _format_transitions(report)),
+        _format_section("Timeline", _format_timeline(report)),
         _format_section("Numbers at opening", _format_details(numbers)),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
@@ -39,7 +39,12 @@ def _format_title(report: IncidentReport) -> str:
     else:
         period = f"from {format_short_time(report.opened_at_us)} to {format_short_time(report.resolved_at_us)}"
     kind = report.kind.replace("_", " ")
-    return f"Incident {report.id}: {kind} on {report.stream}, {report.severity}, {period}"
+    judged = "" if report.verdict is None else f", {report.verdict.replace('_', ' ')}"
+    acknowledged = report.resolved_at_us is None and report.acknowledged_by is not None
+    taken = f", acknowledged by {report.acknowledged_by}" if acknowledged else ""
+    return escape_unprintable(
+        f"Incident {report.id}: {kind} on {report.stream}, {report.severity}, {period}{judged}{taken}"
+    )
 
 
 def _format_section(title: str, lines: Iterable[str]) -> list[str]:
@@ -100,12 +105,24 @@ def _format_feature(event: ReportedOutlier, name: str) -> str:
     return f"{name} {value_text} (training mean {mean_text})"
 
 
-def _format_transitions(report: IncidentReport) -> Iterator[str]:
-    for step in report.transitions:
-        states = ", ".join(f"{channel} {state}" for channel, state in step.notification_states.items())
-        yield escape_unprintable(
-            f"{format_short_time(step.at_us)}  {step.transition}: {step.summary}" + (f" [{states}]" if states else "")
-        )
+def _format_timeline(report: IncidentReport) -> Iterator[str]:
+    """Yield the transitions with their messages (event times) and the verbs (times of storing), as they were stored."""
+    lines = [(step.recorded_at_us, 1, _format_transition(step)) for step in report.transitions]
+    lines += [(verb.recorded_at_us, 0, _format_verb(verb)) for verb in report.verbs]
+    yield from (escape_unprintable(line) for _, _, line in sorted(lines, key=itemgetter(0, 1)))
+
+
+def _format_transition(step: ReportedTransition) -> str:
+    states = ", ".join(f"{channel} {state}" for channel, state in step.notification_states.items())
+    return f"{format_short_time(step.at_us)}  {step.transition}: {step.summary}" + (f" [{states}]" if states else "")
+
+
+def _format_verb(verb: ReportedVerb) -> str:
+    windows = verb.effects.get("windows")
+    changed = f" ({windows:,} windows change their place in the calibration)" if windows else ""
+    note = f": {verb.note}" if verb.note else ""
+    name = verb.verb.replace("_", "-")
+    return f"{format_short_time(verb.recorded_at_us)}  {name} by {verb.who}{note}{changed}, recorded at this time"
 
 
 def _format_details(numbers: Mapping[str, Any]) -> Iterator[str]:

@@ -42,6 +42,8 @@ CONTRACT = {
     "limit, drifted",
     "calibration_history": "stream, at, promised_per_week, realised_per_week, windows_learned, dispersion, "
     "exceedance, state",
+    "verdict_history": "incident_id, stream, kind, at, verb, who, note",
+    "mute_history": "id, stream, kind, key, starts_at, ends_at, who, note, held_back",
     "gap_history": "stream, topic, partition, from_offset, to_offset, reason, recorded_at",
     "health": "stream, component, state, since, reason",
 }

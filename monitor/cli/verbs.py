@@ -1,0 +1,118 @@
+"""Verbs on an incident, as `outrider incidents VERB ID` and `outrider accept ID` apply them."""
+
+import getpass
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from config.errors import ConfigError
+from config.settings import Settings
+from config.time_format import format_time
+from monitor.cli.database import format_latest_incidents, open_database
+from monitor.cli.settings import load_settings
+from storage.control.verbs import VerbFacts, VerbResult, VerbStore
+from storage.database.engine import Database
+
+who_option = click.option("--who", help="Name of the person (default: the login name).")
+note_option = click.option("--note", help="Reason, stored with the verb and told with its message.")
+
+
+def verb_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument and the options of a verb to a command."""
+    for decorate in (note_option, who_option, click.argument("incident", type=int)):
+        command = decorate(command)
+    return command
+
+
+def login_name() -> str:
+    """Return the login name of the person.
+
+    Raises:
+        ConfigError: The system knows no name, as in a container with an arbitrary user id.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise ConfigError("your login name is unknown here; say who you are with --who NAME") from None
+
+
+def run_verb(ctx: click.Context, verb: str, incident: int, who: str | None, note: str | None) -> None:
+    """Apply a verb to an incident and print the result."""
+    settings = load_settings(ctx)
+    facts = load_facts(settings, incident)
+    with Database(settings.database.url) as db:
+        db.check_schema()
+        click.echo(_apply(db, settings, facts, verb, who or login_name(), note))
+
+
+def load_facts(settings: Settings, incident: int) -> VerbFacts:
+    """Return the facts of an incident of a configured stream.
+
+    Raises:
+        ConfigError: There is no such incident, or its stream is not configured.
+    """
+    with open_database(settings) as db:
+        facts = VerbStore(db).facts(incident)
+    if facts is None:
+        raise ConfigError(f"there is no incident {incident}; {format_latest_incidents(settings)}")
+    if facts.stream not in settings.streams:
+        raise ConfigError(
+            f"incident {incident} belongs to stream {facts.stream!r}, which is not in the configuration; "
+            "add the stream again to act on the incident"
+        )
+    return facts
+
+
+def _apply(db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None) -> str:
+    from monitor.control_plane.verbs import act
+    from monitor.daemon.rules import build_stream_rules
+    from monitor.incidents.verb_plan import VerbRequest
+    from monitor.incidents.verbs import Verb
+
+    assert facts.incident.id is not None, "facts are read from the database"
+    request = VerbRequest(verb=Verb(verb), who=who, note=note)
+    rules = build_stream_rules(settings, facts.stream)
+    result = act(db, facts.incident.id, request, rules, now_us=db.now_us())
+    return describe_result(result, verb)
+
+
+def describe_result(result: VerbResult, verb: str) -> str:
+    """Return a sentence about the incident after a verb."""
+    from monitor.incidents.accept import describe_acceptance
+
+    facts = result.facts
+    assert facts is not None, "a verb on an unknown incident is an error"
+    incident = facts.incident
+    name = f"Incident {incident.id} ({incident.kind.replace('_', ' ')} on {facts.stream})"
+    if result.outcome == "unchanged":
+        return f"{name} {_describe_state(facts, verb)} already; nothing was changed."
+    if verb == "accept":
+        return f"{name} is accepted: {describe_acceptance(incident.kind, result.windows, result.effects)}."
+    return f"{name} {_PAST[verb]}{_describe_windows(verb, result.windows)}."
+
+
+def _describe_state(facts: VerbFacts, verb: str) -> str:
+    incident = facts.incident
+    if verb == "acknowledge" and incident.acknowledged_until_us is not None:
+        until = format_time(incident.acknowledged_until_us)
+        return f"was acknowledged by {facts.acknowledged_by} (until {until})"
+    return _PAST[verb]
+
+
+def _describe_windows(verb: str, windows: int) -> str:
+    if not windows:
+        return ""
+    counted = "1 window counts" if windows == 1 else f"{windows:,} windows count"
+    how = "again" if verb == "false_alarm" else "no longer"
+    return f": {counted} {how} from the next threshold on"
+
+
+_PAST = {
+    "acknowledge": "is acknowledged: it is not repeated for 24 h unless it becomes more severe",
+    "accept": "is accepted",
+    "false_alarm": "is a false alarm",
+    "confirm": "is confirmed as a true alarm",
+    "resolve": "is resolved",
+    "reopen": "is open again",
+}
