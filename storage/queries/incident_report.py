@@ -81,12 +81,12 @@ class IncidentReport:
     windows_fired: int
     summary: str
     details: Mapping[str, Any]
-    verdict: str | None
-    acknowledged_by: str | None
-    acknowledged_at_us: int | None
     transitions: Sequence[ReportedTransition]
-    verbs: Sequence[ReportedVerb]
     top_outliers: Sequence[ReportedOutlier]
+    verdict: str | None = None
+    acknowledged_by: str | None = None
+    acknowledged_at_us: int | None = None
+    verbs: Sequence[ReportedVerb] = ()
 
 
 def load_incident_report(db: Database, incident_id: int) -> IncidentReport | None:
