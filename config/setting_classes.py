@@ -11,8 +11,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from config.auto import AUTO, AUTO_KEYS, DEFAULT_WINDOW, RESOLVED
 from config.errors import ConfigError
+from config.sizing import choose_ahead
 from config.streams import StreamSettings
+from config.units import parse_duration, to_us
 
 SettingClass = Literal["fold", "judge", "model", "local"]
 """When a changed setting becomes valid.
@@ -151,8 +154,9 @@ def hash_shared(contents: Mapping[SharedClass, Content]) -> str:
 def apply_shared(settings: StreamSettings, contents: Mapping[SharedClass, Content]) -> StreamSettings:
     """Return the settings of a stream with the stored values of its shared settings.
 
-    Keys that this version does not know are ignored; keys that are not stored keep the value of the file. The classes
-    may come from different revisions, so that rules that concern two sections are not checked.
+    Keys that this version does not know are ignored; keys that are not stored keep the value of the file. Sizes that
+    are `auto` get the value that the first model found. The classes may come from different revisions, so that rules
+    that concern two sections are not checked.
 
     Raises:
         ConfigError: A stored value is not valid in this version.
@@ -162,7 +166,7 @@ def apply_shared(settings: StreamSettings, contents: Mapping[SharedClass, Conten
     for content in contents.values():
         for key, value in content.items():
             if key in known:
-                _assign(own, key, value)
+                _assign(own, key, found_value(content, key) if key in AUTO_KEYS else value)
     if own["event"]["time"] is not None and own["event"]["time"]["field"] is None:
         own["event"]["time"] = None
     changed: dict[str, Any] = {"timezone": own["timezone"]}
@@ -177,6 +181,23 @@ def apply_shared(settings: StreamSettings, contents: Mapping[SharedClass, Conten
             "that stored it, or change the setting in the configuration file of that version"
         ) from error
     return settings.model_copy(update=changed)
+
+
+def found_value(content: Content, key: str) -> Any:
+    """Return the stored value of a setting; for one that is `auto` the value that was found, if it has been."""
+    value = content[key]
+    return content.get(f"{RESOLVED}{key}", value) if value == AUTO else value
+
+
+def window_lengths_us(content: Content) -> tuple[int, int]:
+    """Return the length of the windows and their lead, grace + ahead, of settings of the class `fold`, in microseconds.
+
+    Before the value of an `auto` length has been found, it is the default.
+    """
+    size, ahead = found_value(content, "window.size"), content["window.ahead"]
+    size = DEFAULT_WINDOW if size == AUTO else parse_duration(size)
+    ahead = choose_ahead(size) if ahead == AUTO else parse_duration(ahead)
+    return to_us(size), to_us(parse_duration(content["window.grace"])) + to_us(ahead)
 
 
 def changed_keys(before: Content, after: Content) -> list[str]:

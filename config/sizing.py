@@ -14,6 +14,9 @@ DEFAULT_WARM_UP = 10_000
 PATIENCE = timedelta(days=28)
 """The longest look-back: after more than four weeks few streams are as they were."""
 
+MIN_LOOK_BACK_WINDOWS = 10
+"""Smallest number of windows of a look-back."""
+
 WINDOW_SIZES = tuple(timedelta(seconds=seconds) for seconds in (10, 30, 60, 300, 900, 3_600, 21_600))
 LONGEST_WINDOW = timedelta(days=1)
 MIN_WINDOW_EVENTS = 12

@@ -16,13 +16,24 @@ from pydantic import (
     model_validator,
 )
 
+from config.auto import (
+    AUTO,
+    NUMBER_OR_AUTO,
+    AutoAhead,
+    AutoLookBack,
+    AutoWarmUp,
+    AutoWindowSize,
+    auto_or_percentile,
+    default_ahead,
+    is_auto,
+)
 from config.cron import check_cron
 from config.local_time import check_time_zone
 from config.section import AutoOrCount, AutoOrNames, Int, NoneAutoOrNames, Number, Section, Text, raise_problems
+from config.sizing import MIN_LOOK_BACK_WINDOWS
 from config.sources import FileSourceSettings, KafkaSourceSettings, SourceSettings
 from config.units import Duration, PositiveDuration, Rate, Size, format_duration, parse_duration
 
-_MIN_LOOK_BACK_WINDOWS = 10
 _UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
 
 
@@ -94,20 +105,21 @@ class ModelSettings(Section):
     covariance_type: Literal["full", "tied", "diag", "spherical"] = Field(
         default="full", description="The form of the components' covariances."
     )
-    warm_up: Int = Field(default=10_000, ge=10, description="The number of training events if no model is stored.")
+    warm_up: AutoWarmUp = Field(
+        default=10_000,
+        description="The number of training events if no model is stored. auto: by the number and rate of the events.",
+    )
     contamination: Number = Field(default=0.0, ge=0, lt=0.5, description="The share of anomalous training events.")
     random_state: Int = Field(default=0, ge=0, lt=2**32, description="The seed of all random numbers.")
-
-
-def _default_ahead(data: dict[str, Any]) -> timedelta:
-    size: timedelta = data["size"]
-    return max(timedelta(minutes=10), 2 * size)
 
 
 class WindowSettings(Section):
     """The windows of event time and their waiting times."""
 
-    size: PositiveDuration = Field(default=timedelta(minutes=1), description="The length of a window.")
+    size: AutoWindowSize = Field(
+        default=timedelta(minutes=1),
+        description="The length of a window. auto: the shortest with 12 events at the median hour.",
+    )
     grace: PositiveDuration = Field(
         default=timedelta(seconds=10), description="The waiting time of a window for late events."
     )
@@ -115,9 +127,9 @@ class WindowSettings(Section):
         default=timedelta(minutes=1),
         description="A caught-up partition without events holds windows open no longer than this.",
     )
-    ahead: PositiveDuration = Field(
-        default_factory=_default_ahead,
-        description="The maximum lead of a partition in event time. Default: 10m or two windows.",
+    ahead: AutoAhead = Field(
+        default_factory=default_ahead,
+        description="The maximum lead of a partition in event time. Default: auto, 10m or two windows.",
     )
     max_future: Duration = Field(
         default=timedelta(minutes=5),
@@ -126,7 +138,7 @@ class WindowSettings(Section):
 
     @model_validator(mode="after")
     def _check_ahead(self) -> "WindowSettings":
-        if self.ahead < self.size:
+        if self.ahead < self.size and not is_auto(self.size):
             size = format_duration(self.size)
             raise_problems([("ahead", f"must be at least window.size ({size}), else no window fills; try {size}")])
         return self
@@ -179,8 +191,9 @@ _TextSerializer = PlainSerializer(_format_value, return_type=str)
 _TEXT_SCHEMA = WithJsonSchema({"type": "string"})
 Percentile = Annotated[
     float,
-    PlainValidator(_check_percentile),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 50, "exclusiveMaximum": 100}),
+    PlainValidator(auto_or_percentile(_check_percentile)),
+    NUMBER_OR_AUTO,
+    WithJsonSchema({"anyOf": [{"const": AUTO}, {"type": "number", "exclusiveMinimum": 50, "exclusiveMaximum": 100}]}),
 ]
 Refresh = Annotated[timedelta | str, PlainValidator(_check_refresh), _TextSerializer, _TEXT_SCHEMA]
 SilenceAfter = Annotated[
@@ -195,14 +208,18 @@ class ThresholdSettings(Section):
         default="percentile", description="The method that computes the threshold."
     )
     percentile: Percentile = Field(
-        default=99.5, description="The share of normal events below the threshold, in percent."
+        default=99.5,
+        description="The share of normal events below the threshold, in percent. auto: the highest of 99.5, 99, 98 and "
+        "95 with 50 events above it in the look-back.",
     )
     season: Literal["none", "auto", "hour_of_day", "hour_of_week"] = Field(
         default="none",
         description="The course of the outlier rate over the hours, in timezone, learned from up to 28 days.",
     )
-    look_back: PositiveDuration = Field(
-        default=timedelta(hours=24), description="The span of event time that a threshold is computed from."
+    look_back: AutoLookBack = Field(
+        default=timedelta(hours=24),
+        description="The span of event time that a threshold is computed from. auto: 24h, or longer for 330 windows "
+        "and 50 events above the percentile.",
     )
     refresh: Refresh = Field(
         default=timedelta(minutes=5),
@@ -296,10 +313,11 @@ class StreamSettings(Section):
         return self
 
     def _section_problems(self) -> Iterator[tuple[str, str]]:
-        minimum = _MIN_LOOK_BACK_WINDOWS * self.window.size
-        if self.threshold.look_back < minimum:
+        minimum = MIN_LOOK_BACK_WINDOWS * self.window.size
+        is_found = is_auto(self.window.size) or is_auto(self.threshold.look_back)
+        if self.threshold.look_back < minimum and not is_found:
             size = format_duration(self.window.size)
-            message = f"must hold at least {_MIN_LOOK_BACK_WINDOWS} windows of {size}; try {format_duration(minimum)}"
+            message = f"must hold at least {MIN_LOOK_BACK_WINDOWS} windows of {size}; try {format_duration(minimum)}"
             yield "threshold.look_back", message
         if isinstance(self.source, FileSourceSettings) and self.event.format != "json":
             message = f"{self.event.format} records come from Kafka; leave it out: a file's suffix says its format"

@@ -227,7 +227,12 @@ def _validate_duration(value: object) -> timedelta:
     raise _reject_other_types(value, _DURATION_FORMS)
 
 
-def _validate_positive(value: object) -> timedelta:
+def parse_positive_duration(value: object) -> timedelta:
+    """Parse a duration above zero.
+
+    Raises:
+        ValueError: The value is not a duration, or not above zero.
+    """
     duration = _validate_duration(value)
     if duration <= timedelta():
         raise ValueError(f"must be longer than zero; {_DURATION_FORMS}")
@@ -254,7 +259,7 @@ def _validate_time(value: object) -> int:
     raise ValueError(f"this is not a time; {_TIME_FORMS}")
 
 
-_DURATION_SCHEMA = {"type": "string", "pattern": _DURATION_PATTERN, "examples": ["10s", "1h30m", "7d"]}
+DURATION_SCHEMA: dict[str, Any] = {"type": "string", "pattern": _DURATION_PATTERN, "examples": ["10s", "1h30m", "7d"]}
 _SIZE_SCHEMA = {
     "type": "string",
     "pattern": rf"^[0-9]+(\.[0-9]+)?\s*({'|'.join(_SIZE_UNITS)})$" + _VARIABLE_PATTERN,
@@ -265,13 +270,13 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(_validate_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema(_DURATION_SCHEMA),
+    WithJsonSchema(DURATION_SCHEMA),
 ]
 PositiveDuration = Annotated[
     timedelta,
-    BeforeValidator(_validate_positive),
+    BeforeValidator(parse_positive_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema(_DURATION_SCHEMA),
+    WithJsonSchema(DURATION_SCHEMA),
 ]
 Size = Annotated[
     int,

@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from config.settings import Settings, StreamSettings
+from config.sizing import PATIENCE
 from consumers.files.source import FileSource
 from monitor.backtest.cells import STREAM_ID
+from monitor.daemon.stored_sizes import read_stored_sizes
 from monitor.models.scoring import LoadedModel, Scorer, load_model, pick_device
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.fold import BatchScorer
@@ -22,11 +25,15 @@ from storage.ledger.ledger import Ledger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestModels:
-    """The loaded models by id, the record of the active one, and the scorer."""
+    """The loaded models by id, the record of the active one, and the scorer.
+
+    `sizes` are the values found for settings that are `auto`, by their keys.
+    """
 
     models: Mapping[int, LoadedModel]
     active: ModelRecord
     scorer: BatchScorer
+    sizes: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def key_step(self) -> KeyStep | None:
@@ -47,11 +54,18 @@ def load_stored_models(settings: Settings, stream: str) -> BacktestModels | None
         active = None if stream_id is None else models.active(stream_id)
         if active is None or stream_id is None:
             return None
-        return _build_models([models.load(each.id) for each in models.list(stream_id)], active, settings.device)
+        return _build_models(
+            [models.load(each.id) for each in models.list(stream_id)],
+            active,
+            settings.device,
+            sizes=read_stored_sizes(db, stream_id),
+        )
 
 
-def fit_on_file(stream_settings: StreamSettings, path: Path, device: str) -> BacktestModels:
-    """Fit a model on the file's first events with the daemon's warm-up.
+def fit_on_file(
+    stream_settings: StreamSettings, path: Path, device: str, *, longest_look_back: timedelta = PATIENCE
+) -> BacktestModels:
+    """Fit a model on the file's first events with the daemon's warm-up, which finds the settings that are `auto`.
 
     Raises:
         ModelError: The file has too few events.
@@ -59,11 +73,17 @@ def fit_on_file(stream_settings: StreamSettings, path: Path, device: str) -> Bac
     store = _MemoryModelStore()
     with closing(FileSource(path, max_event_bytes=stream_settings.event.max_size)) as source:
         starts = source.resolve("earliest", source.discover())
-        WarmUp(str(path), STREAM_ID, stream_settings, store, stop=threading.Event(), renew=lambda: True).run(
-            source, starts
-        )
+        WarmUp(
+            str(path),
+            STREAM_ID,
+            stream_settings,
+            store,
+            stop=threading.Event(),
+            renew=lambda: True,
+            longest_look_back=longest_look_back,
+        ).run(source, starts)
     assert store.stored is not None, "the stop event is never set"
-    return _build_models([store.stored], store.stored[0], device)
+    return _build_models([store.stored], store.stored[0], device, sizes=store.sizes)
 
 
 def _may_exist(url: str) -> bool:
@@ -72,12 +92,15 @@ def _may_exist(url: str) -> bool:
     return path == url or Path(path).exists()
 
 
-def _build_models(stored: Sequence[tuple[ModelRecord, bytes]], active: ModelRecord, device: str) -> BacktestModels:
+def _build_models(
+    stored: Sequence[tuple[ModelRecord, bytes]], active: ModelRecord, device: str, *, sizes: Mapping[str, object]
+) -> BacktestModels:
     by_id = {record.id: (record, artefact) for record, artefact in stored}
     return BacktestModels(
         models={model_id: load_model(*model, "cpu") for model_id, model in by_id.items()},
         active=active,
         scorer=Scorer(lambda model_id: load_model(*by_id[model_id], pick_device(device))),
+        sizes=sizes,
     )
 
 
@@ -86,6 +109,7 @@ class _MemoryModelStore:
 
     def __init__(self) -> None:
         self.stored: tuple[ModelRecord, bytes] | None = None
+        self.sizes: Mapping[str, object] = {}
 
     def add(
         self,
@@ -94,6 +118,7 @@ class _MemoryModelStore:
         first_threshold: Callable[[int, Activation], ThresholdRow],  # noqa: ARG002 - each cell estimates its own
         *,
         only_first: bool = False,  # noqa: ARG002 - there is only one
+        sizes: Mapping[str, object] | None = None,
     ) -> ModelRecord | None:
         """Store the model."""
         record = ModelRecord(
@@ -106,7 +131,7 @@ class _MemoryModelStore:
             feature_names=tuple(model.feature_names),
             summary=model.summary,
         )
-        self.stored = record, model.artefact
+        self.stored, self.sizes = (record, model.artefact), sizes or {}
         return record
 
     def report_warm_up(self, stream_id: int, progress: WarmUpProgress) -> None:

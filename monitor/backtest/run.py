@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from os import PathLike, environ
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from config.auto_sizes import with_sizes
 from config.errors import ConfigError
 from config.loading import load
 from config.settings import Settings
@@ -84,21 +86,24 @@ def backtest(
         settings = load(Path(settings), environ)
     if stream not in settings.streams:
         raise ConfigError(f"there is no stream {stream!r}; the streams are {', '.join(settings.streams)}")
-    grid = _build_grid(settings, stream, percentiles, false_alarms)
+    build_grid = partial(_build_grid, stream=stream, percentiles=percentiles, budgets=false_alarms)
+    build_grid(settings)
     labelled = None if labels is None else read_labels(Path(labels))
     report_progress = progress or (lambda _done, _total: None)
     if file is not None:
         if since is not None:
             raise ConfigError("since applies to stored windows, but a file is read from its start: omit one of them")
-        return _backtest_file(settings, stream, Path(file), grid, labelled, report_progress)
-    return _backtest_windows(settings, stream, since, grid, labelled, report_progress)
+        return _backtest_file(settings, stream, Path(file), build_grid, labelled, report_progress)
+    return _backtest_windows(settings, stream, since, build_grid, labelled, report_progress)
 
 
 BacktestGrid = tuple[Sequence[float], Sequence[Rate]]
+GridBuilder = Callable[[Settings], BacktestGrid]
+"""Returns the grid for the settings of the stream. Those that are `auto` are known when a model is."""
 
 
 def _build_grid(
-    settings: Settings, stream: str, percentiles: Sequence[float] | None, budgets: Sequence[str | Rate] | None
+    settings: Settings, *, stream: str, percentiles: Sequence[float] | None, budgets: Sequence[str | Rate] | None
 ) -> BacktestGrid:
     stream_settings = settings.streams[stream]
     try:
@@ -122,7 +127,7 @@ def _backtest_file(
     settings: Settings,
     stream: str,
     path: Path,
-    grid: BacktestGrid,
+    build_grid: GridBuilder,
     labels: Labels | None,
     report_progress: ProgressCallback,
 ) -> Backtest:
@@ -136,8 +141,11 @@ def _backtest_file(
         )
     stream_settings = stream_settings.model_copy(update={"source": source, "event": event})
     settings = settings.model_copy(update={"streams": {**settings.streams, stream: stream_settings}})
-    models = load_stored_models(settings, stream) or fit_on_file(stream_settings, path, settings.device)
-    cells = build_cells(settings, stream, *grid, models.models)
+    models = load_stored_models(settings, stream) or fit_on_file(
+        stream_settings, path, settings.device, longest_look_back=settings.retention.windows
+    )
+    settings = _with_found_sizes(settings, stream, models)
+    cells = build_cells(settings, stream, *build_grid(settings), models.models)
     for cell in cells:
         cell.activate(models.active.id, Activation(valid_from_us=0, computed_at_us=0))
     scores = CachedScorer(models.scorer)
@@ -154,6 +162,12 @@ def _backtest_file(
     return _build_result(
         settings, stream, cells, found.labelled_bursts(), [found.count_flagged(replay.flagged) for replay in replays]
     )
+
+
+def _with_found_sizes(settings: Settings, stream: str, models: BacktestModels) -> Settings:
+    """Return the settings with the values that the first model found for those that are `auto`."""
+    found = with_sizes(settings.streams[stream], models.sizes)
+    return settings.model_copy(update={"streams": {**settings.streams, stream: found}})
 
 
 def _file_source(path: Path) -> FileSourceSettings:
@@ -193,7 +207,7 @@ def _backtest_windows(
     settings: Settings,
     stream: str,
     since: TimeBound | None,
-    grid: BacktestGrid,
+    build_grid: GridBuilder,
     labels: Labels | None,
     report_progress: ProgressCallback,
 ) -> Backtest:
@@ -202,12 +216,13 @@ def _backtest_windows(
             f"{labels.path} labels single events, but stored windows do not contain events: label intervals (start, "
             "end), or give the FILE of events"
         )
-    stream_settings = settings.streams[stream]
     models = load_stored_models(settings, stream)
     if models is None:
         raise ConfigError(
             f"stream {stream} has no model and no windows yet: run the daemon first, or give a FILE of events"
         )
+    settings = _with_found_sizes(settings, stream, models)
+    stream_settings = settings.streams[stream]
     with Database(settings.database.url, read_only=True) as db:
         stream_id = Ledger(db).find_stream(stream)
         recorded = None if stream_id is None else RecordedWindows(db, stream_id)
@@ -218,7 +233,7 @@ def _backtest_windows(
                 f"stream {stream} has no judged windows{when}: run the daemon first, or give a FILE of events"
             )
         windows = _read_stored_windows(db, stream_id, settings, stream)
-        cells = build_cells(settings, stream, *grid, models.models, windows)
+        cells = build_cells(settings, stream, *build_grid(settings), models.models, windows)
         ends = make_window_schedule(cells[0].rules.windows)
         replays = [WindowReplay(cell, recorded.read_activations()) for cell in cells]
         shadow: dict[int, dict[int, bytes]] = {}

@@ -1,7 +1,8 @@
 """`outrider fit`: fit a model on a file or on the stream's first events, and store it as active or shadow model."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,8 @@ def command(
     stream_settings = _apply_model_options(settings.streams[name], kind, n_components)
     chosen = ChosenEvents(file=file, label=label, last=last, since=_parse_since(since))
     training, labels = read_training_events(settings, name, stream_settings, chosen)
+    if file is not None and stream_settings.event.time is None:
+        training = replace(training, partition_times_us=())  # the times of reading
     _fit_and_store(
         settings, name, stream_settings, training, labels, _ShadowOptions(after_us=after_us) if shadow else None
     )
@@ -130,8 +133,10 @@ def _fit_and_store(
     labels: "NDArray[Any] | None",
     shadow: _ShadowOptions | None,
 ) -> None:
+    from config.auto_sizes import with_sizes
     from config.time_format import format_time
     from monitor.cli.output.tables import escape_unprintable
+    from monitor.daemon.stored_sizes import find_fitted_sizes, follow_stored_sizes, read_stored_sizes
     from monitor.models.fitting import fit_model
     from monitor.models.screening_text import describe_screening
     from monitor.models.warm_up_progress import format_rejection
@@ -146,7 +151,10 @@ def _fit_and_store(
         )
     with Database(settings.database.url) as db:
         stream_id = open_stream(db, settings, name)
-        stored, since_us = _store_model(db, name, stream_id, stream_settings, fitted, shadow)
+        stream_settings = with_sizes(stream_settings, read_stored_sizes(db, stream_id))
+        sizes = find_fitted_sizes(db, follow_stored_sizes(db, settings), name, stream_id, training)
+        stream_settings = with_sizes(stream_settings, sizes)
+        stored, since_us = _store_model(db, name, stream_id, stream_settings, fitted, shadow, sizes)
     summary = stored.summary
     how = "is active" if shadow is None else "is the shadow model: it scores beside the active model and flags nothing"
     click.echo(f"stream {name}: {stored.kind}, version {stored.version}, {how}")
@@ -183,6 +191,7 @@ def _store_model(
     stream_settings: "StreamSettings",
     fitted: "FittedModel",
     shadow: _ShadowOptions | None,
+    sizes: Mapping[str, Any],
 ) -> "tuple[ModelRecord, int | None]":
     """Store the model as active or shadow model.
 
@@ -211,6 +220,7 @@ def _store_model(
             lambda model_id, activation: build_first_threshold(
                 reference, model_id, activation, rule.percentile, rule.method
             ),
+            sizes=sizes,
         )
         assert stored is not None, "`add` returns None only with only_first"
         return stored, stored.valid_from_us

@@ -125,6 +125,7 @@ def _load_models(db: Database, stream: str) -> list[ModelRecord]:
 
 def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter":
     from monitor.daemon.rules import build_rule_schedule, build_stream_rules
+    from monitor.daemon.stored_sizes import follow_stored_sizes
     from monitor.models.promotion import Promoter
     from monitor.models.scoring import load_model
 
@@ -134,7 +135,7 @@ def _build_promoter(db: Database, settings: Settings, stream: str) -> "Promoter"
     stream_id = load_stream_ids(db)[stream]
     rows = SettingsStore(db).read_rows(stream_id)
     return Promoter(
-        build_stream_rules(settings, stream),
+        build_stream_rules(follow_stored_sizes(db, settings), stream),
         stream_id,
         shadows=ShadowStore(db),
         models=ModelStore(db),
@@ -181,6 +182,7 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
     """Store the model of FILE for STREAM and make it active; the first model replaces the warm-up."""
     settings = load_settings(ctx)
     stream_settings = settings.streams[require_stream(settings, stream)]
+    from monitor.daemon.stored_sizes import find_fitted_sizes, follow_stored_sizes
     from monitor.detectors import load_detector
     from monitor.models.fitting import prepare_imported_model
     from storage.database.migrations.upgrade import upgrade
@@ -193,6 +195,9 @@ def import_model(ctx: click.Context, stream: str, file: Path) -> None:
         named = () if stream_settings.event.features == "auto" else tuple(stream_settings.event.features)
         fitted = prepare_imported_model(detector, named if active is None else active.feature_names)
         stream_id = _open_stream(db, stream, stream_settings)
+        settings = follow_stored_sizes(db, settings)
+        find_fitted_sizes(db, settings, stream, stream_id, None)
+        stream_settings = settings.streams[stream]
         model = store.add(stream_id, fitted.new_model, _make_first_threshold(fitted.reference, stream_settings))
     assert model is not None, "`add` returns None only with only_first"
     click.echo(

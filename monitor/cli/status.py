@@ -15,6 +15,7 @@ from monitor.cli.output.budget_text import describe_spike_budget
 from monitor.cli.output.status_text import format_stream
 from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
 from monitor.cli.settings import load_settings
+from monitor.daemon.stored_sizes import follow_stored_sizes
 from monitor.thresholds.tick import load_count_model
 from storage.control.health import HELD_STATE
 from storage.control.warm_up import WarmUpProgress
@@ -83,6 +84,7 @@ def command(ctx: click.Context, form: str, checks: bool) -> None:
     """
     settings = load_settings(ctx)
     with open_database(settings) as db:
+        settings = follow_stored_sizes(db, settings)
         rows = _read_rows(db, settings)
     if form == "table":
         click.echo("\n\n".join(format_stream(row) for row in rows))

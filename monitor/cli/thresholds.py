@@ -15,6 +15,7 @@ from monitor.cli.output.tables import (
     write_rows,
 )
 from monitor.cli.settings import load_settings
+from monitor.daemon.stored_sizes import follow_stored_sizes
 from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.queries.history_views import THRESHOLDS
 from storage.queries.status import load_stream_ids, load_stream_status
@@ -47,10 +48,10 @@ def command(ctx: click.Context, stream: str, limit: int | None, form: str | None
 
 def _print_budget(settings: Settings, stream: str) -> None:
     """Print the notes on the threshold in force and its false-alarm budget in counts for the median window."""
-    stream_settings = settings.streams.get(stream)
-    if stream_settings is None:
+    if stream not in settings.streams:
         return
     with open_database(settings) as db:
+        stream_settings = follow_stored_sizes(db, settings).streams[stream]
         status = load_stream_status(db, load_stream_ids(db)[stream], lease=f"control:{stream}")
     threshold, typical_events = status.threshold, status.events_per_window
     if threshold is None:

@@ -10,11 +10,19 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 
+from config.auto import AUTO, AUTO_KEYS, RESOLVED
 from config.errors import ConfigError
-from config.setting_classes import SHARED_CLASSES, Content, SharedClass, changed_keys
+from config.setting_classes import (
+    SHARED_CLASSES,
+    Content,
+    SharedClass,
+    changed_keys,
+    found_value,
+    window_lengths_us,
+)
 from config.stream_rules import ALWAYS_US
-from config.units import format_duration, parse_duration, to_us
-from storage.control.settings import RESOLVED, NewSettings, SettingRow, SettingsFacts
+from config.units import format_duration
+from storage.control.settings import NewSettings, SettingRow, SettingsFacts
 
 LAST_BOUNDARY_US = 9_183_110_400_000_000
 """The start of the year 2261: later times cannot be stored."""
@@ -94,8 +102,7 @@ def propose_settings(
     """
     rows = list(facts.rows) or _first_rows(facts, own, own_hash)
     newest = newest_rows(rows)
-    resolved = {key: value for key, value in newest["model"].content.items() if key.startswith(RESOLVED)}
-    wanted = {**own, "model": {**own["model"], **resolved}}
+    wanted = {scope: {**own[scope], **_found_values(newest[scope].content, own[scope])} for scope in SHARED_CLASSES}
     changed: list[SharedClass] = [
         scope for scope in SHARED_CLASSES if changed_keys(newest[scope].content, wanted[scope])
     ]
@@ -112,7 +119,21 @@ def propose_settings(
         for scope in changed
     ]
     new = new if facts.rows else [*rows, *new]
-    return NewSettings(rows=new, window_size_us=window_size_us(wanted["fold"]), lead_us=_lead_us(wanted["fold"]))
+    size_us, lead_us = window_lengths_us(wanted["fold"])
+    return NewSettings(rows=new, window_size_us=size_us, lead_us=lead_us)
+
+
+def _found_values(former: Content, own: Content) -> Content:
+    """Return the values of `auto` settings that stay: those found before, and for sizes those in force before."""
+    found = {key: value for key, value in former.items() if key.startswith(RESOLVED) and not _is_size(key)}
+    for key in AUTO_KEYS:
+        if own.get(key) == AUTO and key in former and found_value(former, key) != AUTO:
+            found[f"{RESOLVED}{key}"] = found_value(former, key)
+    return found
+
+
+def _is_size(key: str) -> bool:
+    return key.removeprefix(RESOLVED) in AUTO_KEYS
 
 
 def newest_rows(rows: Sequence[SettingRow]) -> dict[SharedClass, SettingRow]:
@@ -133,11 +154,7 @@ def start_of(row: SettingRow) -> int:
 
 def window_size_us(content: Content) -> int:
     """Return the window size of settings of the class `fold`."""
-    return to_us(parse_duration(content["window.size"]))
-
-
-def _lead_us(content: Content) -> int:
-    return to_us(parse_duration(content["window.grace"])) + to_us(parse_duration(content["window.ahead"]))
+    return window_lengths_us(content)[0]
 
 
 def _first_rows(facts: SettingsFacts, own: Mapping[SharedClass, Content], own_hash: str) -> list[SettingRow]:
@@ -166,8 +183,9 @@ def _valid_from(
         earliest_us = max((facts.sealed_until_us or 0) + facts.lead_us, start_of(newest))
         boundary_us = first_common_boundary(before_us, after_us, earliest_us)
         if boundary_us > LAST_BOUNDARY_US:
+            former, wanted = (found_value(each, "window.size") for each in (newest.content, content))
             raise ConfigError(
-                f"window.size cannot change from {newest.content['window.size']} to {content['window.size']}: windows "
+                f"window.size cannot change from {former} to {wanted}: windows "
                 "of these sizes have no common boundary in the next centuries; choose a size with a common multiple"
             )
         return boundary_us

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from threading import Lock
 
+from config.auto import RESOLVED
 from config.errors import ConfigError
 from config.setting_classes import (
     SHARED_CLASSES,
@@ -20,7 +21,7 @@ from config.time_format import format_utc
 from monitor.daemon.rules import build_rule_schedule, with_shared
 from monitor.daemon.settings_decision import FileRole, decide_settings, newest_rows
 from monitor.schedule import tick_at_or_after
-from storage.control.settings import RESOLVED, NewSettings, Replica, SettingRow, SettingsFacts, SettingsStore
+from storage.control.settings import NewSettings, Replica, SettingRow, SettingsFacts, SettingsStore
 
 log = logging.getLogger(__name__)
 

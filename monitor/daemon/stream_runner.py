@@ -195,14 +195,17 @@ class StreamRunner:
         """Store the stream, its settings and the positions of all its partitions before the first commit."""
         state = self._ledger.open_stream(self.name, window_size_us=self._rules.size_us, lead_us=self._rules.lead_us)
         self._shared.join(state.id)
-        self._schedule = self._shared.read_rules()
-        self._rules = self._schedule.newest
-        self._stream_settings = self._shared.effective().streams[self.name]
+        self._follow_stored_settings()
         with self._open_reader(state.id) as source:
             partitions = register_sources(self._ledger, self.name, state.id, source, self._stream_settings)
             self._topics = frozenset(each.partition.topic for each in partitions)
             self._layout = source.layout
         return state
+
+    def _follow_stored_settings(self) -> None:
+        self._schedule = self._shared.read_rules()
+        self._rules = self._schedule.newest
+        self._stream_settings = self._shared.effective().streams[self.name]
 
     @contextlib.contextmanager
     def _open_reader(self, stream_id: int) -> Iterator[Source]:
@@ -244,12 +247,14 @@ class StreamRunner:
             stop=self._stop,
             renew=lease.renew,
             note_problem=self.outages.update,
+            longest_look_back=self._settings.retention.windows,
         )
         with self._open_reader(state.id) as source:
             positions = stored_positions(self._ledger, state.id)
             warm_up.run(source, positions, assigned=frozenset(positions) if self._stdin_source else frozenset())
 
     def _run_threads(self, state: StreamState, model: ModelRecord) -> None:
+        self._retry_until_answered(self._follow_stored_settings)  # the first model has found those that are auto
         self._warn_of_other_features(model)
         assigned: Mapping[Partition, Position] | None = {}
         if self._stdin_source is not None:

@@ -176,6 +176,7 @@ class RetainedEventsReader:
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
             rejections=self._rejections.groups(),
             history=None if history is None else history.select(order),
+            partition_times_us=tuple(each.times_us for each in pieces),
         )
 
     def _select_newest(self, times_us: NDArray[np.int64], last: int | None, cutoff_us: int | None) -> NDArray[np.intp]:

@@ -198,10 +198,9 @@ class TrainingReader:
         return state.n_events >= self._level
 
     def _poll_records(self) -> None:
+        self._seek_starts(self._assigned)  # before the first records, which would be those after an earlier reader's
         polled = self._source.poll(_POLL_TIMEOUT_S)
-        for partition in ((polled.assigned | self._assigned) & self._starts.keys()) - self._sought:
-            self._source.seek(partition, self._starts[partition])
-            self._sought.add(partition)
+        self._seek_starts(polled.assigned)
         for batch in polled.batches:
             state = self._partitions[batch.partition]
             state.raw.append(batch)
@@ -213,6 +212,11 @@ class TrainingReader:
         if self._wanted is not None:
             self._check_end_of_log()
         self.unavailable = self._source.problem
+
+    def _seek_starts(self, assigned: frozenset[Partition]) -> None:
+        for partition in (assigned & self._starts.keys()) - self._sought:
+            self._source.seek(partition, self._starts[partition])
+            self._sought.add(partition)
 
     def _note_first_record(self, batch: RawBatch) -> None:
         stamps = batch.timestamps_us
@@ -326,4 +330,5 @@ class TrainingReader:
             rejections=rejections.groups(),
             labels=None if self._label is None or events.ids is None else tuple(events.ids[i] for i in order),
             history=None if history is None else history.select(order),
+            partition_times_us=tuple(each.times_us for each in selected),
         )

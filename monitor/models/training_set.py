@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consumers.batch import Floats
+from consumers.batch import Floats, Int64
 from consumers.discovery.rejections import RejectionGroup
 from monitor.models.training_history import TrainingHistory
 
@@ -20,6 +20,7 @@ class TrainingSet:
         labels: The label field of each event, if one was requested.
         rejections: The rejected records by reason and field, the largest group first.
         history: The history of the events, row by row, if features are derived from it.
+        partition_times_us: The event times of each partition, in the order of offsets.
     """
 
     features: Floats
@@ -29,6 +30,7 @@ class TrainingSet:
     labels: tuple[str | None, ...] | None = None
     rejections: tuple[RejectionGroup, ...] = ()
     history: TrainingHistory | None = None
+    partition_times_us: tuple[Int64, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)

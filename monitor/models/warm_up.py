@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
+from config.auto_sizes import has_auto, with_sizes
 from config.errors import BrokerUnavailable, ModelError
 from config.settings import StreamSettings
+from config.sizing import PATIENCE, min_warm_up
 from config.units import format_duration
 from consumers.batch import Partition, Position
 from consumers.source import Source
+from monitor.models.first_sizes import SAMPLE_EVENTS, count_available, find_first_sizes
 from monitor.models.fitting import describe_rejected, fit_model
 from monitor.models.screening_text import describe_screening
 from monitor.models.training_events import TrainingReader
@@ -56,6 +59,7 @@ class FirstModelStoreProtocol(Protocol):
         first_threshold: Callable[[int, Activation], ThresholdRow],
         *,
         only_first: bool = ...,
+        sizes: Mapping[str, object] | None = ...,
     ) -> ModelRecord | None:
         """Store and activate a model; None if the stream already has one."""
         ...
@@ -77,6 +81,7 @@ class WarmUp:
         renew: Renews the lease of the stream; False if it is lost.
         note_problem: Called with the reason why the source cannot be read; None when it is read.
         timeout_s: Maximum wait for all events, in seconds.
+        longest_look_back: A bound on a look-back that is `auto`.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class WarmUp:
         renew: Callable[[], bool],
         note_problem: Callable[[BrokerUnavailable | None], None] = lambda _problem: None,
         timeout_s: float = TIMEOUT_S,
+        longest_look_back: timedelta = PATIENCE,
     ) -> None:
         self._stream = stream
         self._stream_id = stream_id
@@ -99,6 +105,8 @@ class WarmUp:
         self._renew = renew
         self._note_problem = note_problem
         self._timeout_s = timeout_s
+        self._longest_look_back = longest_look_back
+        self._wanted = settings.model.warm_up
         self._reported_s = float("-inf")
         self._logged_s = float("-inf")
         self._rate = WarmUpRate()
@@ -127,8 +135,15 @@ class WarmUp:
             ModelError: The input has ended with too few events.
             ConfigError: No field of the events is a feature.
         """
-        wanted = self._settings.model.warm_up
-        reader = TrainingReader(source, self._settings, starts, wanted=wanted, assigned=assigned)
+        sizes: dict[str, Any] = {}
+        if has_auto(self._settings):
+            found = self._find_sizes(source, starts, assigned)
+            if found is None:
+                return None
+            sizes, assigned = found, frozenset(starts)
+        settings = with_sizes(self._settings, sizes)
+        self._wanted = settings.model.warm_up
+        reader = TrainingReader(source, settings, starts, wanted=self._wanted, assigned=assigned)
         training = self._read_training_set(reader)
         if training is None:
             return None
@@ -138,8 +153,8 @@ class WarmUp:
                 f"{min_training_events(len(training.names)):,}: fit one with `outrider fit {self._stream} FILE`"
                 f"{_describe_rejected(training)}"
             )
-        fitted = fit_model(training, self._settings.model, progress=lambda *_: self._renew_lease())
-        rule = self._settings.threshold
+        fitted = fit_model(training, settings.model, progress=lambda *_: self._renew_lease())
+        rule = settings.threshold
         stored = self._models.add(
             self._stream_id,
             fitted.new_model,
@@ -147,8 +162,11 @@ class WarmUp:
                 fitted.reference, model_id, activation, rule.percentile, rule.method
             ),
             only_first=True,
+            sizes=sizes,
         )
         if stored is not None:
+            if sizes:
+                self._log_sizes(sizes)
             log.info(
                 "Stream %s: fitted %s on the first %s events; scoring starts from the first event.",
                 self._stream,
@@ -165,6 +183,44 @@ class WarmUp:
                     "Stream %s: %s.", self._stream, warning, extra={"action": "warm_up", "stream": self._stream}
                 )
         return stored
+
+    def _find_sizes(
+        self, source: Source, starts: Mapping[Partition, Position], assigned: frozenset[Partition]
+    ) -> dict[str, Any] | None:
+        """Return the values of the settings that are `auto`; None if stopped.
+
+        The first events are read as soon as there are enough for a model, up to `SAMPLE_EVENTS`, and read again for the
+        fit.
+        """
+        self._wanted = min_warm_up(1)
+        sample = self._read_training_set(
+            TrainingReader(source, self._settings, starts, wanted=self._wanted, assigned=assigned)
+        )
+        if sample is not None and not sample.exhausted:
+            reader = TrainingReader(
+                source,
+                self._settings,
+                starts,
+                wanted=SAMPLE_EVENTS,
+                features=sample.names,
+                waits=False,
+                assigned=frozenset(starts),
+            )
+            sample = reader.read(
+                stop=self._should_stop, deadline_s=None, progress=lambda _: self._report_progress(reader)
+            )
+        if sample is None:
+            return None
+        available = count_available(self._settings, source.discover(), starts, sample)
+        return find_first_sizes(self._settings, sample, available=available, longest_look_back=self._longest_look_back)
+
+    def _log_sizes(self, sizes: Mapping[str, Any]) -> None:
+        log.info(
+            "Stream %s: the settings that are auto now have the values %s.",
+            self._stream,
+            ", ".join(f"{key} {value}" for key, value in sizes.items()),
+            extra={"action": "warm_up", "stream": self._stream},
+        )
 
     def _read_training_set(self, reader: TrainingReader) -> TrainingSet | None:
         """Return the events to fit on: the configured number; after the timeout, any number that is sufficient."""
@@ -244,7 +300,7 @@ class WarmUp:
     def _build_progress(self, reader: TrainingReader, now_s: float) -> WarmUpProgress:
         rejections = reader.rejections()
         n = _count_usable(reader)
-        wanted = self._settings.model.warm_up
+        wanted = self._wanted
         left_s = self._rate.remaining_s(now_s, n, wanted)
         progress = WarmUpProgress(
             events=n,

@@ -64,6 +64,7 @@ class ModelStore:
         first_threshold: Callable[[int, Activation], ThresholdRow],
         *,
         only_first: bool = False,
+        sizes: Mapping[str, object] | None = None,
     ) -> ModelRecord | None:
         """Store a model and activate it, in one transaction.
 
@@ -73,6 +74,7 @@ class ModelStore:
             first_threshold: Returns the model's first threshold row for the model id and the activation.
             only_first: Store nothing and return None if the stream already has a model, because another process
                 finished the warm-up first.
+            sizes: The values found for settings that are `auto`, by their keys. The first model stores them.
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
@@ -84,6 +86,7 @@ class ModelStore:
                     "event.features": list(model.feature_names),
                     "model.n_components": model.summary.get("n_components"),
                     "event.derive": model.summary.get("derive", "none"),
+                    **(sizes or {}),
                 }
                 record_resolved(conn, stream_id, found, self._db.now_us(conn))
             model_id = insert_model(conn, stream_id, model, "candidate", self._db.now_us(conn))

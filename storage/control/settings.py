@@ -13,12 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from config.auto import AUTO, RESOLVED
+from config.setting_classes import window_lengths_us
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import replicas, settings, streams
-
-RESOLVED = "resolved."
-"""Prefix of the keys with the values that the first model found for settings that are `auto`."""
 
 REPLICA_TTL_S = 15.0
 """Seconds after its last heartbeat in which a process counts as running."""
@@ -233,25 +232,26 @@ def record_resolved(connection: sa.Connection, stream_id: int, resolved: Mapping
     The file's values stay `auto`; the found ones have the prefix `resolved.`. Does nothing without stored settings. The
     caller holds the lock on the stream's row.
     """
-    rows = [row for row in _read_rows(connection, stream_id) if row.scope == "model"]
-    if not rows:
+    newest = {row.scope: row for row in _read_rows(connection, stream_id)}
+    found = [
+        replace(row, content={**row.content, **values})
+        for row in newest.values()
+        if (values := {f"{RESOLVED}{key}": each for key, each in resolved.items() if row.content.get(key) == AUTO})
+    ]
+    if not found:
         return
-    found = {f"{RESOLVED}{key}": value for key, value in resolved.items() if rows[-1].content.get(key) == "auto"}
-    stream = connection.execute(
-        sa.select(streams.c.window_size_us, streams.c.lead_us, streams.c.settings_revision).where(
-            streams.c.id == stream_id
-        )
-    ).one()
-    if found:
-        active = _read_active_hash(connection, stream_id) or rows[-1].hash
-        row = replace(
-            rows[-1],
-            revision=stream.settings_revision + 1,
-            hash=active,
-            content={**rows[-1].content, **found},
-        )
-        new = NewSettings(rows=[row], window_size_us=stream.window_size_us, lead_us=stream.lead_us)
-        _insert_settings(connection, stream_id, new, now_us)
+    columns = (streams.c.settings_revision, streams.c.window_size_us, streams.c.lead_us)
+    revision, size_us, lead_us = connection.execute(sa.select(*columns).where(streams.c.id == stream_id)).one()
+    active = _read_active_hash(connection, stream_id) or found[0].hash
+    for row in found:
+        if row.scope == "fold":
+            size_us, lead_us = window_lengths_us(row.content)
+    new = NewSettings(
+        rows=[replace(row, revision=revision + 1, hash=active) for row in found],
+        window_size_us=size_us,
+        lead_us=lead_us,
+    )
+    _insert_settings(connection, stream_id, new, now_us)
 
 
 def delete_settings(db: Database, cut_us: int) -> int:

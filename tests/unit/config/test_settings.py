@@ -166,7 +166,7 @@ def test_schema_contains_every_key_and_requires_streams() -> None:
     window = schema["$defs"]["WindowSettings"]
     assert set(window["properties"]) == {"size", "grace", "idle_timeout", "ahead", "max_future"}
     assert window["additionalProperties"] is False
-    assert window["properties"]["size"]["type"] == "string"
+    assert [each.get("type", each.get("const")) for each in window["properties"]["size"]["anyOf"]] == ["auto", "string"]
     assert window["properties"]["size"]["default"] == "1m"
 
 

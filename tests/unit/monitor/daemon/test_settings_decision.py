@@ -1,6 +1,7 @@
 """Which file's settings a stream follows, and from which event time on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -179,3 +180,41 @@ def test_the_rules_of_each_event_time_are_those_valid_then() -> None:
 def test_the_hash_of_stored_settings_is_that_of_the_file() -> None:
     own: dict[SharedClass, Content] = dict(contents())
     assert hash_shared(own) == hash_shared({row.scope: row.content for row in FIRST})  # type: ignore[misc]
+
+
+AUTO = {"window": {"size": "auto"}, "threshold": {"percentile": "auto", "look_back": "auto"}}
+
+
+def found(new: NewSettings, key: str) -> object:
+    """Return the value of the newest row with a key that was found for `auto`."""
+    return [row.content.get(f"resolved.{key}") for row in new.rows if key in row.content][-1]
+
+
+def test_auto_is_unknown_before_the_first_model() -> None:
+    new = propose(facts(), contents(**AUTO))
+    assert (found(new, "window.size"), new.window_size_us) == (None, MINUTE)
+
+
+def test_found_sizes_are_kept_by_another_file_that_is_auto() -> None:
+    rows = [
+        replace(row, content=row.content | {"resolved.window.size": "1h"}) if row.scope == "fold" else row
+        for row in propose(facts(), contents(**AUTO), "old").rows
+    ]
+    new = propose(facts(rows, sealed=100, size=60), contents(**AUTO, alerts={"min_outliers": 9}))
+    assert [row.scope for row in new.rows] == ["judge"], "the windows do not change"
+    later = propose(facts(rows, sealed=100, size=60), contents(**AUTO | {"window": {"size": "auto", "grace": "20s"}}))
+    assert (found(later, "window.size"), later.window_size_us) == ("1h", 60 * MINUTE)
+
+
+def test_a_change_between_a_number_and_auto_keeps_the_number() -> None:
+    fixed = propose(facts(), contents(window={"size": "5m"}, threshold={"percentile": 98}), "old").rows
+    auto = propose(facts(fixed, sealed=100, size=5), contents(**AUTO))
+    assert (found(auto, "window.size"), found(auto, "threshold.percentile")) == ("5m", 98.0)
+    assert auto.window_size_us == 5 * MINUTE
+    back = propose(facts([*fixed, *auto.rows], sealed=100, size=5), contents(window={"size": "7m"}), "third")
+    assert (found(back, "window.size"), back.window_size_us) == (None, 7 * MINUTE)
+
+
+def test_a_stream_without_stored_settings_keeps_its_windows_under_auto() -> None:
+    new = propose(facts(sealed=100, size=15), contents(**AUTO))
+    assert (found(new, "window.size"), new.window_size_us) == ("15m", 15 * MINUTE)
