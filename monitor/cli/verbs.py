@@ -67,12 +67,13 @@ def load_facts(settings: Settings, incident: int) -> VerbFacts:
 def _apply(db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None) -> str:
     from monitor.control_plane.verbs import act
     from monitor.daemon.rules import build_stream_rules
+    from monitor.daemon.stored_sizes import follow_stored_sizes
     from monitor.incidents.verb_plan import VerbRequest
     from monitor.incidents.verbs import Verb
 
     assert facts.incident.id is not None, "facts are read from the database"
     request = VerbRequest(verb=Verb(verb), who=who, note=note)
-    rules = build_stream_rules(settings, facts.stream)
+    rules = build_stream_rules(follow_stored_sizes(db, settings), facts.stream)
     result = act(db, facts.incident.id, request, rules, now_us=db.now_us())
     return describe_result(result, verb)
 
