@@ -1,6 +1,6 @@
 """Time zones of streams: names, and times of day that stay the same over clock changes."""
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from difflib import get_close_matches
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -70,6 +70,40 @@ def local_minute_of_week(time_us: int, timezone: str) -> int:
     """Return the minutes since Monday 00:00 of a time, in microseconds since 1970, on the clocks of a time zone."""
     local = (_EPOCH + timedelta(microseconds=time_us)).astimezone(_load_zone(timezone))
     return (local.weekday() * 24 + local.hour) * 60 + local.minute
+
+
+def local_day(time_us: int, timezone: str) -> tuple[int, int]:
+    """Return the local day of a time: its start and its end, in microseconds since 1970.
+
+    A day with a clock change has 23 or 25 hours. A midnight that a clock change skips is the moment of the change.
+
+    Args:
+        time_us: The time, in microseconds since 1970.
+        timezone: The IANA name of the time zone.
+    """
+    zone = _load_zone(timezone)
+    if zone is not UTC:
+        try:
+            date = (_EPOCH + timedelta(microseconds=time_us)).astimezone(zone).date()
+            midnights = [datetime.combine(date + timedelta(days=days), time.min, zone) for days in (0, 1)]
+            start_us, end_us = ((midnight - _EPOCH) // _MICROSECOND for midnight in midnights)
+        except OverflowError:
+            pass  # before the year 1 or after 9999, where no time zone is defined
+        else:
+            return start_us, end_us
+    start_us = time_us // DAY_US * DAY_US
+    return start_us, start_us + DAY_US
+
+
+def local_weekday(time_us: int, timezone: str) -> int:
+    """Return the local day of the week of a time, 0 for Monday."""
+    zone = _load_zone(timezone)
+    if zone is not UTC:
+        try:
+            return (_EPOCH + timedelta(microseconds=time_us)).astimezone(zone).weekday()
+        except OverflowError:
+            pass  # before the year 1 or after 9999, where no time zone is defined
+    return (time_us // DAY_US + _EPOCH.weekday()) % 7
 
 
 @lru_cache(maxsize=64)

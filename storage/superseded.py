@@ -186,9 +186,13 @@ def delete_accepted_references(db: Database, cut_us: int, stopped: Callable[[], 
 
 
 def delete_drift_bases(db: Database) -> int:
-    """Delete the bases that a later one replaces and whose windows are all deleted; return their number."""
+    """Delete bases that a later one of the horizon replaces and whose windows are all deleted; return their number."""
     later = drift_bases.alias()
-    replaced = sa.exists().where(later.c.stream_id == drift_bases.c.stream_id, later.c.from_us > drift_bases.c.from_us)
+    replaced = sa.exists().where(
+        later.c.stream_id == drift_bases.c.stream_id,
+        later.c.horizon_us == drift_bases.c.horizon_us,
+        later.c.from_us > drift_bases.c.from_us,
+    )
     first_window = (
         sa.select(sa.func.min(windows.c.window_start_us))
         .where(windows.c.stream_id == drift_bases.c.stream_id)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monitor.backtest.memory_store import MemoryStore
-from storage.control.drift import DriftBaselineRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftUpdate, DriftWindow
 
 
 class MemoryDriftStore:
@@ -18,6 +18,8 @@ class MemoryDriftStore:
         self._until_us: int | None = None
         self._state: Mapping[str, Any] = {}
         self._baselines: list[DriftBaselineRow] = []
+        self._base_from_us: int | None = None
+        self._days: list[DriftDayRow] = []
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return the progress of the drift step and the windows that it can process next."""
@@ -29,6 +31,7 @@ class MemoryDriftStore:
             sealed_until_us=progress.sealed_until_us,
             first_part_end_us=progress.first_part_end_us,
             first_windows_us={length: self._first_window_us(length) for length in horizons_us},
+            next_window_us=self._first_window_us(1),
         )
 
     def _first_window_us(self, horizon_us: int) -> int | None:
@@ -67,8 +70,13 @@ class MemoryDriftStore:
                 )
 
     def baselines(self, stream_id: int, from_us: int) -> list[DriftBaselineRow]:
-        """Return the frozen baselines that begin at `from_us`."""
-        return [each for each in self._baselines if each.from_us == from_us]
+        """Return the frozen baselines that begin at or after `from_us`, in order."""
+        begun = [each for each in self._baselines if each.from_us >= from_us]
+        return sorted(begun, key=lambda each: (each.from_us, each.horizon_us))
+
+    def days(self, stream_id: int, base_from_us: int) -> list[DriftDayRow]:
+        """Return the stored days since the start of a base, in order."""
+        return list(self._days) if base_from_us == self._base_from_us else []
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
         """Store a step; return False if another step was stored since `before_us`."""
@@ -76,5 +84,9 @@ class MemoryDriftStore:
             return False
         self._until_us, self._state = step.until_us, step.state
         self._baselines += step.baselines
+        if step.days is not None:
+            days = [*self.days(stream_id, step.days.base_from_us), *step.days.rows]
+            self._base_from_us = step.days.base_from_us
+            self._days = [each for each in days if each.start_us >= step.days.keep_from_us]
         self._memory.apply_change(step.update_incidents, step.until_us)
         return True

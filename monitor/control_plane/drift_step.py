@@ -1,44 +1,78 @@
-"""The drift step of the control plane: sum windows into horizons, judge these, store the verdicts.
+"""The drift step of the control plane: sum windows into horizons and days, judge these, store the verdicts.
 
-The memory of this step is a cache of sums over stored windows and can be lost at any time. Baselines, verdicts and the
-state between steps are stored, so that a restart takes the same decisions.
+The memory of this step is a cache of sums over stored windows and can be lost at any time. Baselines, days, verdicts
+and the state between steps are stored, so that a restart takes the same decisions.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
+from config.local_time import local_day
 from config.stream_rules import ALWAYS_US, RuleSchedule, StreamRules
+from config.time_format import WEEK_US
 from consumers.window_schedule import make_window_schedule
+from monitor.control_plane.drift_memory import DriftMemory
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.stores import DriftStoreProtocol
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
-from monitor.incidents.drift_horizons import (
-    MAX_BASELINE_SPAN_US,
-    SEASON_SEARCH_US,
-    FrozenBaseline,
-    Horizon,
-    HorizonResult,
-    explain_waiting,
-    has_season,
-    judge_horizon,
-    learn_baseline,
-    learn_seasonal_baseline,
-    update_drift_state,
+from monitor.incidents.drift_alarms import (
+    LASTING_US,
+    AlarmUpdate,
+    Ending,
+    advance_cycle_alarm,
+    advance_horizon_alarm,
+    drop_untested,
+    raised_factor,
+    restart_base,
 )
+from monitor.incidents.drift_cycles import KEPT_CYCLES, explain_waiting, judge_cycle, prepare_cycles
+from monitor.incidents.drift_days import CYCLES_US, DriftDay, decode_day, encode_day, ends_cycle, list_cycles
+from monitor.incidents.drift_horizons import FrozenBaseline, HorizonResult, judge_horizon, learn_baseline
+from monitor.incidents.drift_plan import HorizonPlan, active_cycle, plan_horizons
 from monitor.incidents.drift_state import DriftState
-from monitor.incidents.drift_test import DriftBaseline, horizon_false_alarm_probability
+from monitor.incidents.drift_test import horizon_false_alarm_probability
 from monitor.incidents.lifecycle import Finding, Interval, Kind
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.models.scoring import LoadedModel
-from monitor.statistics.drift_means import DriftStatistics, is_valid_shape, join_sums
-from monitor.statistics.part_codec import decode_part
+from monitor.statistics.drift_means import DriftStatistics
 from monitor.thresholds.percentile import exceedance
-from storage.control.drift import DriftBaselineRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftUpdate, StoredDays
 from storage.control.records import Incident
 
 log = logging.getLogger(__name__)
+
+_LASTING_HORIZONS = 90
+_ATTEMPTS = 288
+"""Number of horizons up to which a baseline is tried at each of them; with more, at one in some horizons."""
+
+_RENEWED = "renewed: drift is measured against a new base, since another model or an accepted change"
+_REBASED = "rebased: the change lasts, and what follows is compared with the new level"
+_UNTESTED = "renewed: this horizon is not tested any more"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Step:
+    """One drift step while it is computed: the state so far, and the rows to store."""
+
+    rules: StreamRules
+    until_us: int
+    state: DriftState
+    results: list[HorizonResult] = field(default_factory=list)
+    told: list[HorizonResult] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    baselines: list[DriftBaselineRow] = field(default_factory=list)
+    waiting: dict[int, str | None] = field(default_factory=dict)
+
+    def apply(self, update: AlarmUpdate) -> None:
+        """Take over the state after a test and what it says about incidents."""
+        self.state = update.state
+        self.told += update.told
+        self.endings += update.endings
+
+    def false_alarm_probability(self, length: int, n_lengths: int) -> float:
+        """Return the false-alarm probability of a horizon, for a number of lengths that share the budget."""
+        return horizon_false_alarm_probability(self.rules.per_week, length, horizons=max(n_lengths, 1))
 
 
 class DriftMonitor:
@@ -58,14 +92,14 @@ class DriftMonitor:
         self._store = store
         self._model = model
         self._now_us = now_us
-        self._horizons: _ModelHorizons | None = None
+        self._memory: DriftMemory | None = None
 
     def run_due(self) -> bool:
         """Judge the horizons that end next once all of their windows are judged; return whether any was judged."""
         lengths_us = {length for _, rules in self._reader.schedule.rows for length in rules.active_horizons_us}
         if not lengths_us:
             return False
-        facts = self._store.drift_facts(self._stream_id, sorted(lengths_us))
+        facts = self._store.drift_facts(self._stream_id, sorted(lengths_us - set(CYCLES_US)))
         if not self._reader.is_current(facts.settings_revision):
             self._reader.follow(facts.settings_revision)
             return self.run_due()
@@ -75,112 +109,125 @@ class DriftMonitor:
             return False
         model = self._store.find_model_before(self._stream_id, until_us)
         assert model is not None, "a horizon is due because it has a window"
-        step = self._build_step(facts, rules, until_us, *model)
-        horizons, self._horizons = self._horizons, None
-        stored = self._store.store_update(self._stream_id, rules.stream, facts.until_us, step)
-        if stored and horizons is not None:
-            # Only stored baselines are used; after a failure or another holder's step everything is read again.
-            horizons.add_baselines(step.baselines)
-            self._horizons = horizons
+        update = self._build_update(facts, rules, until_us, *model)
+        memory, self._memory = self._memory, None
+        stored = self._store.store_update(self._stream_id, rules.stream, facts.until_us, update)
+        if stored and memory is not None:
+            # Only stored rows are used; after a failure or another holder's step everything is read again.
+            memory.add_baselines(update.baselines)
+            if update.days is not None and update.days.rows:
+                memory.stored_until_us = update.days.rows[-1].end_us
+            self._memory = memory
         return stored
 
-    def _build_step(
+    def _build_update(
         self, facts: DriftFacts, rules: StreamRules, until_us: int, model_id: int, activated_us: int
     ) -> DriftUpdate:
-        state = DriftState.from_json(facts.state)
+        before = DriftState.from_json(facts.state)
         model = self._model(model_id)
         rebased_us = facts.rebased_from_us
         base_from_us = activated_us if rebased_us is None or rebased_us >= until_us else max(activated_us, rebased_us)
-        renewed = state.base_from_us not in (None, base_from_us)
+        state = before
         if state.base_from_us != base_from_us:
-            state = DriftState(base_from_us=base_from_us)
-        horizons = self._get_horizons(model_id, base_from_us, facts.until_us, rules)
-        if model.training_profile is not None:
-            horizons.load_windows(self._store, self._stream_id, until_us)
-        statistics = horizons.statistics(model)
-        before, results, baselines = state, [], []
-        for length in [length for length in rules.active_horizons_us if until_us % length == 0]:
-            if statistics is None or until_us - length not in horizons.by_length[length]:
-                continue
-            baselines += horizons.fit_baselines(length, statistics, state, rules, until_us)
-            result = horizons.judge_horizon_at(length, statistics, state, rules, until_us)
-            results += [] if result is None else [result]
-        state = replace(
-            update_drift_state(state, results, rules.resolve_after),
-            waiting=horizons.waiting_reasons(model),
-        )
-        horizons.discard_before(until_us)
-        finding = None
-        if statistics is not None:
-            finding = build_drift_finding(
-                results,
-                statistics,
-                model_version=model.record.version,
-                config_hash=rules.config_hash,
-                per_week=rules.per_week,
+            waiting = {format_horizon(length): explain_waiting(0, length) for length in CYCLES_US}
+            state = DriftState(
+                base_from_us=base_from_us, waiting=waiting, cycle_us=before.cycle_us, raised=before.raised
             )
-        if finding is not None:
-            log.info("Stream %s: %s", rules.stream, finding.summary, extra={"action": "drift", "stream": rules.stream})
+        stored = self._store.days(self._stream_id, base_from_us) if _ends_day(until_us, rules) else []
+        memory = self._get_memory(model_id, base_from_us, facts.until_us, rules)
+        if model.training_profile is not None:
+            memory.load_windows(self._store, self._stream_id, state, until_us)
+        step = _Step(rules=rules, until_us=until_us, state=state)
+        statistics, new_days = memory.statistics(model), memory.end_days(until_us) if _ends_day(until_us, rules) else []
+        if statistics is not None:
+            _run_tests(step, memory, statistics, [*map(decode_day, stored), *new_days])
+        step.state = replace(step.state, waiting=_waiting_reasons(step, model))
+        memory.discard(step.state, until_us)
+        finding = self._build_finding(step, model, statistics)
+        renewed = before.base_from_us not in (None, base_from_us)
         return DriftUpdate(
             until_us=until_us,
-            state=state.to_json(),
-            update_incidents=self._build_incident_change(
-                finding, before, state, results, until_us, rules, renewed=renewed
-            ),
-            baselines=baselines,
-            verdicts=[row for each in results for row in build_verdict_rows(each, statistics)] if statistics else [],
+            state=step.state.to_json(),
+            update_incidents=self._build_incident_change(finding, step, renewed=renewed),
+            baselines=step.baselines,
+            days=_days_to_store(base_from_us, until_us, new_days),
+            verdicts=[row for each in step.results for row in build_verdict_rows(each, statistics)]
+            if statistics
+            else [],
         )
 
+    def _build_finding(self, step: _Step, model: LoadedModel, statistics: DriftStatistics | None) -> Finding | None:
+        if statistics is None:
+            return None
+        rules = step.rules
+        finding = build_drift_finding(
+            step.told,
+            statistics,
+            model_version=model.record.version,
+            config_hash=rules.config_hash,
+            per_week=rules.per_week,
+        )
+        if finding is not None:
+            log.info("Stream %s: %s", rules.stream, finding.summary, extra={"action": "drift", "stream": rules.stream})
+        return finding
+
     def _build_incident_change(
-        self,
-        finding: Finding | None,
-        before: DriftState,
-        after: DriftState,
-        results: Sequence[HorizonResult],
-        until_us: int,
-        rules: StreamRules,
-        *,
-        renewed: bool,
+        self, finding: Finding | None, step: _Step, *, renewed: bool
     ) -> Callable[[Sequence[Incident]], Sequence[Incident]]:
-        """Return the function that updates the drift incident; it ends when no horizon has drifted any more."""
+        """Return the function that updates the drift incident; it ends when no drift is open any more."""
+        rules, until_us = step.rules, step.until_us
         # A window that ends after the horizon belongs to it, so notifications wait until that window is judged.
         end_us = _covering_window_end_us(until_us, rules)
-        lengths = [each.horizon_us for each in results if each.verdict.drifted] or [each.horizon_us for each in results]
-        at = Interval(start_us=until_us - min(lengths, default=0), end_us=end_us)
-        ended = bool(before.alarms) and not after.alarms
+        starts_us = [each.horizon.start_us for each in step.told] or [each.horizon.start_us for each in step.results]
+        at = Interval(start_us=max(starts_us, default=until_us), end_us=end_us)
+        is_open, is_over = step.state.is_open, Ending.OVER in step.endings
+        unit = "horizons" if step.results and step.results[-1].horizon_us not in CYCLES_US else "cycles"
 
         def change(incidents: Sequence[Incident]) -> list[Incident]:
-            rows = []
+            rows: list[Incident] = []
+            own = [each for each in incidents if each.kind == Kind.DRIFT]
             if renewed:
-                why = "renewed: drift is measured against a new base, since another model or an accepted change"
-                rows = [
-                    withdraw_incident(each, why, at, rules, now_us=self._now_us())
-                    for each in incidents
-                    if each.kind == Kind.DRIFT
-                ]
-                incidents = [each for each in incidents if each.kind != Kind.DRIFT]
-            if finding is None and not ended:
+                rows = [withdraw_incident(each, _RENEWED, at, rules, now_us=self._now_us()) for each in own]
+                own = []
+            if finding is not None:
+                return [*rows, *update_incident(Kind.DRIFT, finding, own, at, rules, now_us=self._now_us())]
+            if is_open or not own:
                 return rows
+            if not is_over:
+                why = _REBASED if Ending.REBASED in step.endings else _UNTESTED
+                details = {"reason": "rebased" if Ending.REBASED in step.endings else "renewed"}
+                ended = [
+                    withdraw_incident(each, why, at, rules, now_us=self._now_us(), details=details) for each in own
+                ]
+                return [*rows, *ended]
             # The drift state counts the clean horizons of each length; the incident counts only the last of them.
-            counted = [replace(each, clean_windows=rules.resolve_after - 1) for each in incidents]
+            needed = 1 if unit == "cycles" else rules.resolve_after
+            counted = [replace(each, clean_windows=needed - 1) for each in own]
             return [
                 *rows,
-                *update_incident(Kind.DRIFT, finding, counted, at, rules, now_us=self._now_us(), unit="horizons"),
+                *update_incident(
+                    Kind.DRIFT, None, counted, at, rules, now_us=self._now_us(), resolve_after=needed, unit=unit
+                ),
             ]
 
         return change
 
-    def _get_horizons(
-        self, model_id: int, base_from_us: int, judged_us: int | None, rules: StreamRules
-    ) -> "_ModelHorizons":
-        """Return the cached horizons.
+    def _get_memory(self, model_id: int, base_from_us: int, judged_us: int | None, rules: StreamRules) -> DriftMemory:
+        """Return the cached sums.
 
-        They are reloaded for another model, other lengths or another baseline, and after another holder's step.
+        They are read again for another model, other lengths or another base, and after another holder's step.
         """
-        cached, lengths = self._horizons, rules.active_horizons_us
-        key = (model_id, base_from_us, judged_us, list(lengths))
-        if cached is None or (cached.model_id, cached.base_from_us, cached.loaded_us, list(cached.by_length)) != key:
-            cached = self._horizons = _ModelHorizons(model_id, base_from_us, lengths)
+        lengths = tuple(length for length in rules.active_horizons_us if length not in CYCLES_US)
+        cached, key = self._memory, (model_id, base_from_us, judged_us, lengths)
+        if cached is None or (cached.model_id, cached.base_from_us, cached.loaded_us, cached.lengths) != key:
+            days = self._store.days(self._stream_id, base_from_us)
+            cached = self._memory = DriftMemory(
+                model_id=model_id,
+                base_from_us=base_from_us,
+                lengths=lengths,
+                day_of=lambda time_us: local_day(time_us, self._reader.schedule.at(time_us).timezone),
+                stored_until_us=days[-1].end_us if days else None,
+            )
             cached.add_baselines(self._store.baselines(self._stream_id, base_from_us))
         return cached
 
@@ -197,15 +244,16 @@ def rules_after(schedule: RuleSchedule, until_us: int | None) -> StreamRules:
 
 
 def next_due_us(facts: DriftFacts, rules: StreamRules) -> int | None:
-    """Return the end of the horizons that are due next; None while a window in them is not judged yet."""
-    ends = [
-        first // length * length + length
-        for length in rules.active_horizons_us
-        if (first := facts.first_windows_us[length]) is not None
-    ]
-    if not ends or facts.sealed_until_us is None:
+    """Return the end of the horizons or of the day that are due next; None while a window in them is not judged yet."""
+    ends = [_next_day_end_us(facts, rules)]
+    plan = plan_horizons(rules.active_horizons_us, DriftState.from_json(facts.state).cycle_us, 0)
+    for length in plan.horizons:
+        first_us = facts.first_windows_us[length]
+        ends += [None if first_us is None else first_us // length * length + length]
+    due = [end_us for end_us in ends if end_us is not None]
+    if not due or facts.sealed_until_us is None:
         return None
-    until_us = min(ends)
+    until_us = min(due)
     covered = _covering_window_end_us(until_us, rules)
     if facts.sealed_until_us < covered:
         return None
@@ -213,139 +261,167 @@ def next_due_us(facts: DriftFacts, rules: StreamRules) -> int | None:
     return until_us if judged else None
 
 
+def _next_day_end_us(facts: DriftFacts, rules: StreamRules) -> int | None:
+    """Return the end of the local day that is being judged, or of the next one with a window."""
+    if facts.until_us is not None:
+        start_us, end_us = local_day(facts.until_us, rules.timezone)
+        if start_us < facts.until_us:
+            return end_us
+    return None if facts.next_window_us is None else local_day(facts.next_window_us, rules.timezone)[1]
+
+
+def _ends_day(until_us: int, rules: StreamRules) -> bool:
+    return local_day(until_us, rules.timezone)[0] == until_us
+
+
 def _covering_window_end_us(until_us: int, rules: StreamRules) -> int:
     """Return the end of the last window that starts before a time."""
     return make_window_schedule(rules.windows).ceil_us(until_us)
 
 
-class _ModelHorizons:
-    """The horizons of one model, summed from its windows, by length and start, and its frozen baselines."""
+def _days_to_store(base_from_us: int, until_us: int, days: Sequence[DriftDay]) -> StoredDays | None:
+    if not days:
+        return None
+    rows: list[DriftDayRow] = [encode_day(day) for day in days]
+    return StoredDays(base_from_us=base_from_us, keep_from_us=until_us - KEPT_CYCLES * WEEK_US, rows=rows)
 
-    def __init__(self, model_id: int, base_from_us: int, lengths: Sequence[int]) -> None:
-        self.model_id = model_id
-        self.base_from_us = base_from_us
-        self.by_length: dict[int, dict[int, Horizon]] = {length: {} for length in lengths}
-        self._baselines: dict[tuple[int, bool], FrozenBaseline] = {}
-        self.loaded_us: int | None = None
-        self._shape: tuple[int, int, int] | None = None
 
-    def add_baselines(self, stored: Sequence[DriftBaselineRow]) -> None:
-        """Add stored baselines."""
-        for row in stored:
-            self._baselines[row.horizon_us, row.season] = FrozenBaseline(
-                horizon_us=row.horizon_us,
-                is_seasonal=row.season,
-                frozen_at_us=row.until_us,
-                baseline=DriftBaseline.from_json(row.baseline),
-            )
+def _run_tests(step: _Step, memory: DriftMemory, statistics: DriftStatistics, days: Sequence[DriftDay]) -> None:
+    """Test the cycles and horizons that end now. `days` are those of the base at the end of a day, otherwise none."""
+    if days:
+        step.state = replace(step.state, cycle_us=active_cycle(None, days, step.state.cycle_us))
+    plan = plan_horizons(step.rules.active_horizons_us, step.state.cycle_us, len(days))
+    due = [length for length in plan.horizons if step.until_us % length == 0]
+    for length in due:
+        _learn_horizon(step, memory, statistics, length, step.state.start_of(length))
+    n_lengths = len(plan.cycles) + sum(_has_baseline(step, memory, length) for length in plan.horizons)
+    for length in due:
+        _test_horizon(step, memory, statistics, length, n_lengths)
+    if days:
+        for cycle_us in plan.cycles:
+            _test_cycle(step, statistics, days, cycle_us, n_lengths)
+        _drop_untested(step, memory, plan)
+    _explain_plan(step, plan)
 
-    def statistics(self, model: LoadedModel) -> DriftStatistics | None:
-        """Return the drift statistics of the windows; None without a training profile or with unknown sums."""
-        if (
-            model.training_profile is None
-            or self._shape is None
-            or not is_valid_shape(self._shape, len(model.record.feature_names))
-        ):
-            return None
-        return DriftStatistics(
-            features=model.record.feature_names,
-            shape=self._shape,
-            profile=model.training_profile,
-            components=model.component_names,
+
+def _learn_horizon(
+    step: _Step, memory: DriftMemory, statistics: DriftStatistics, length: int, from_us: int
+) -> FrozenBaseline | None:
+    """Freeze the baseline of a length if its horizons since a time are one."""
+    if _has_baseline(step, memory, length) and from_us == step.state.start_of(length):
+        return None
+    horizons = list(memory.horizons_since(length, from_us).values())
+    if (step.until_us // length) % max(1, len(horizons) // _ATTEMPTS):
+        return None
+    learned = learn_baseline(length, horizons, statistics, from_us=from_us, until_us=step.until_us)
+    if isinstance(learned, str):
+        step.waiting[length] = learned
+        return None
+    step.waiting[length] = None
+    step.baselines.append(
+        DriftBaselineRow(
+            horizon_us=length, from_us=from_us, until_us=step.until_us, baseline=learned.baseline.to_json()
         )
+    )
+    return learned
 
-    def load_windows(self, store: DriftStoreProtocol, stream_id: int, until_us: int) -> None:
-        """Add the windows that end before a time and are not in the horizons yet."""
-        from_us = self._first_needed_us(until_us) if self.loaded_us is None else self.loaded_us
-        for window in store.windows(stream_id, self.model_id, from_us, until_us):
-            sums = decode_part(window.payload).drift
-            if sums is None or (self._shape is not None and sums.shape != self._shape):
-                continue
-            self._shape = sums.shape
-            self._add_window(window, join_sums(sums))
-        self.loaded_us = until_us
 
-    def _add_window(self, window: DriftWindow, sums: Any) -> None:
-        for length, horizons in self.by_length.items():
-            start_us = window.window_start_us // length * length
-            if start_us < self.base_from_us:
-                continue
-            horizon = horizons.get(start_us) or Horizon(
-                start_us=start_us, events=0, outliers=0, has_spike=False, sums=sums * 0
+def _has_baseline(step: _Step, memory: DriftMemory, length: int) -> bool:
+    learned = any(row.horizon_us == length and row.from_us == step.state.start_of(length) for row in step.baselines)
+    return learned or memory.baseline(length, step.state) is not None
+
+
+def _test_horizon(step: _Step, memory: DriftMemory, statistics: DriftStatistics, length: int, n_lengths: int) -> None:
+    """Test the horizon that ends now, against a baseline that was stored before."""
+    frozen, horizon = memory.baseline(length, step.state), memory.horizon(length, step.until_us - length)
+    if frozen is None or horizon is None:
+        return
+    result = judge_horizon(
+        horizon,
+        frozen,
+        statistics,
+        alpha=step.false_alarm_probability(length, n_lengths),
+        min_effect=step.rules.min_effect,
+        exceedance=exceedance(step.rules.percentile),
+        raised=raised_factor(step.state, length),
+    )
+    if result is None:
+        return
+    step.results.append(result)
+    step.apply(advance_horizon_alarm(step.state, result, step.rules.resolve_after))
+    _rebase_horizon(step, memory, statistics, length)
+
+
+def _rebase_horizon(step: _Step, memory: DriftMemory, statistics: DriftStatistics, length: int) -> None:
+    """Make a lasting change the base as soon as its horizons are a baseline, or learn another one after some days."""
+    alarm = step.state.alarms.get(length)
+    if alarm is None:
+        return
+    from_us = alarm.since_us
+    if _learn_horizon(step, memory, statistics, length, from_us) is None:
+        if step.until_us - from_us < max(LASTING_US, _LASTING_HORIZONS * length):
+            step.waiting.pop(length, None)
+            return
+        from_us = step.until_us
+    step.state = restart_base(step.state, length, from_us)
+    step.told = [each for each in step.told if each.horizon_us != length]
+    step.endings.append(Ending.REBASED)
+
+
+def _test_cycle(
+    step: _Step, statistics: DriftStatistics, days: Sequence[DriftDay], cycle_us: int, n_lengths: int
+) -> None:
+    """Test the cycle that ends now."""
+    if not ends_cycle(step.until_us, cycle_us, step.rules.timezone):
+        return
+    cycles = list_cycles([day for day in days if day.shape == statistics.shape], cycle_us, step.rules.timezone)
+    if not cycles or cycles[-1].end_us != step.until_us:
+        return
+    test = prepare_cycles(cycles, cycle_us, statistics)
+    if isinstance(test, str):
+        step.waiting[cycle_us] = test
+        return
+    step.waiting[cycle_us] = None
+    result = judge_cycle(
+        test,
+        cycle_us,
+        step.state.shrunk,
+        statistics,
+        alpha=step.false_alarm_probability(cycle_us, n_lengths),
+        min_effect=step.rules.min_effect,
+        exceedance=exceedance(step.rules.percentile),
+        raised=raised_factor(step.state, cycle_us),
+    )
+    step.results.append(result)
+    step.apply(advance_cycle_alarm(step.state, result, test))
+
+
+def _drop_untested(step: _Step, memory: DriftMemory, plan: HorizonPlan) -> None:
+    """End the drifts of lengths that are not tested: with a cycle, those of shorter horizons; those without a base."""
+    horizons = [length for length in plan.horizons if _has_baseline(step, memory, length)]
+    step.apply(drop_untested(step.state, [*plan.cycles, *horizons]))
+
+
+def _explain_plan(step: _Step, plan: HorizonPlan) -> None:
+    """Say for each configured length that is not tested why not."""
+    if step.state.cycle_us is None:
+        return
+    tested = " and ".join(format_horizon(length) for length in plan.cycles)
+    for length in step.rules.active_horizons_us:
+        if length not in plan.cycles:
+            step.waiting[length] = (
+                f"not tested: the stream has a daily or weekly course, and {tested} is tested instead"
             )
-            horizons[start_us] = horizon.add_window(window.events, window.outliers, sums, fired=window.fired)
 
-    def _first_needed_us(self, until_us: int) -> int:
-        """Return the time from which windows are needed, those of unfinished baselines among them."""
-        return min(max(self.base_from_us, self._first_needed_horizon_us(length, until_us)) for length in self.by_length)
 
-    def _first_needed_horizon_us(self, length: int, until_us: int) -> int:
-        """Return the start of the first horizon of one length that is still needed."""
-        if (length, False) not in self._baselines or (has_season(length) and (length, True) not in self._baselines):
-            return until_us - MAX_BASELINE_SPAN_US
-        return until_us - length - (SEASON_SEARCH_US if has_season(length) else 0)
-
-    def discard_before(self, until_us: int) -> None:
-        """Discard the horizons that are no longer needed."""
-        for length, horizons in self.by_length.items():
-            first_us = self._first_needed_horizon_us(length, until_us)
-            # The horizons were added in order of time.
-            while (oldest := next(iter(horizons), first_us)) < first_us:
-                del horizons[oldest]
-
-    def waiting_reasons(self, model: LoadedModel) -> dict[str, str]:
-        """Return the reasons why there is no verdict yet, by formatted horizon."""
-        if model.training_profile is None:
-            why = f"model {model.record.version} was fitted before drift was watched: refit to watch for drift"
-            return {format_horizon(length): why for length in self.by_length}
-        reasons = {
-            length: explain_waiting(length, [horizons[start] for start in sorted(horizons)])
-            for length, horizons in self.by_length.items()
-            if (length, False) not in self._baselines
-        }
-        return {format_horizon(length): why for length, why in reasons.items() if why is not None}
-
-    def fit_baselines(
-        self, length: int, statistics: DriftStatistics, state: DriftState, rules: StreamRules, until_us: int
-    ) -> list[DriftBaselineRow]:
-        """Return the baselines that have enough horizons now, to be stored."""
-        plain, seasonal = self._baselines.get((length, False)), has_season(length)
-        if plain is not None and (not seasonal or (length, True) in self._baselines):
-            return []
-        first_us = until_us - MAX_BASELINE_SPAN_US
-        learning = {start: each for start, each in self.by_length[length].items() if start >= first_us}
-        if plain is None:
-            new = learn_baseline(length, [learning[start] for start in sorted(learning)], statistics, until_us)
-        else:
-            new = learn_seasonal_baseline(learning, plain, state, statistics, until_us, rules.timezone)
-        if new is None:
-            return []
-        return [
-            DriftBaselineRow(
-                horizon_us=length,
-                season=new.is_seasonal,
-                from_us=self.base_from_us,
-                until_us=until_us,
-                baseline=new.baseline.to_json(),
-            )
-        ]
-
-    def judge_horizon_at(
-        self, length: int, statistics: DriftStatistics, state: DriftState, rules: StreamRules, until_us: int
-    ) -> HorizonResult | None:
-        """Judge the horizon of a length that ends at a time; return None before its baseline is frozen."""
-        plain, season = self._baselines.get((length, False)), self._baselines.get((length, True))
-        if plain is None:
-            return None
-        return judge_horizon(
-            self.by_length[length],
-            until_us - length,
-            plain,
-            season,
-            state,
-            statistics,
-            alpha=horizon_false_alarm_probability(rules.per_week, length, horizons=len(rules.active_horizons_us)),
-            min_effect=rules.min_effect,
-            exceedance=exceedance(rules.percentile),
-            timezone=rules.timezone,
-        )
+def _waiting_reasons(step: _Step, model: LoadedModel) -> dict[str, str]:
+    """Return the reasons why there is no verdict, by formatted horizon; earlier ones where none is known now."""
+    lengths = [format_horizon(length) for length in step.rules.active_horizons_us]
+    if model.training_profile is None:
+        why = f"model {model.record.version} was fitted before drift was watched: refit to watch for drift"
+        return dict.fromkeys(lengths, why)
+    new = {format_horizon(length): why for length, why in step.waiting.items()}
+    reasons = {**step.state.waiting, **new}
+    cycle_us = step.state.cycle_us
+    shown = {*lengths, *([] if cycle_us is None else [format_horizon(cycle_us)])}
+    return {length: why for length, why in reasons.items() if why is not None and length in shown}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel
-from storage.control.drift import DriftBaselineRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftUpdate, DriftWindow
 from storage.control.evidence import Evidence
 from storage.control.records import (
     Incident,
@@ -129,7 +129,11 @@ class DriftStoreProtocol(Protocol):
         ...
 
     def baselines(self, stream_id: int, from_us: int) -> list[DriftBaselineRow]:
-        """Return the frozen baselines that start at a time."""
+        """Return the frozen baselines that begin at or after a time, in order."""
+        ...
+
+    def days(self, stream_id: int, base_from_us: int) -> list[DriftDayRow]:
+        """Return the stored days since the start of a base, in order."""
         ...
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:

@@ -13,7 +13,6 @@ from monitor.incidents.drift_test import recommend_action
 from monitor.incidents.drift_text import describe_changes, summarise_change
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.statistics.drift_means import DriftStatistics
-from monitor.statistics.part import Float64
 from storage.control.drift import DriftVerdictRow
 
 _MAX_SUMMARY_STATISTICS = 3
@@ -30,10 +29,10 @@ def build_drift_finding(
     config_hash: str,
     per_week: float,
 ) -> Finding | None:
-    """Return the finding of the horizons that end at one time, or None if none of them drifted.
+    """Return the finding of the drifted horizons that end at one time, or None without one.
 
     Args:
-        results: The tested horizons, shortest first.
+        results: The results to tell, shortest horizon first.
         statistics: Statistics of the model.
         model_version: Version of the model.
         config_hash: Hash of the stream's settings.
@@ -66,16 +65,14 @@ def build_verdict_rows(result: HorizonResult, statistics: DriftStatistics) -> li
     furthest = [group.start + int(np.argmax(z[group])) for group in statistics.groups()]
     furthest.sort(key=lambda index: -z[index])
     indices = [*result.verdict.drifted[:_MAX_STORED_STATISTICS], *furthest]
-    before = _baseline_values(result)
-    end_us = result.horizon.start_us + result.horizon_us
     return [
         DriftVerdictRow(
             horizon=format_horizon(result.horizon_us),
             window_start_us=result.horizon.start_us,
-            window_end_us=end_us,
+            window_end_us=result.end_us,
             statistic=statistics.statistic_at(index).name,
             feature=statistics.statistic_at(index).feature,
-            before=float(before[index]),
+            before=float(result.before[index]),
             after=float(result.after[index]),
             effect=float(result.verdict.effect[index]),
             z=float(result.verdict.z[index]),
@@ -91,15 +88,6 @@ def format_horizon(horizon_us: int) -> str:
     return format_duration(timedelta(microseconds=horizon_us))
 
 
-def _baseline_values(result: HorizonResult) -> Float64:
-    """Return the normal values of the statistics, (J,).
-
-    They are the values of the previous days, plus the usual differences that the seasonal baseline has learned, or the
-    values of the plain baseline.
-    """
-    return result.before + result.frozen.baseline.mean if result.frozen.is_seasonal else result.before
-
-
 def _recommend_action(result: HorizonResult) -> str:
     action = recommend_action(result.body_z, result.verdict.z_threshold, tail_fires=result.horizon.has_spike)
     # Features moved, but neither body nor tail of the energies: the model misses the change and needs a refit.
@@ -108,24 +96,22 @@ def _recommend_action(result: HorizonResult) -> str:
 
 def _describe_drift(result: HorizonResult, statistics: DriftStatistics, advice: str) -> str:
     indices = result.verdict.drifted
-    clauses = list(describe_changes(indices, _baseline_values(result), result.after, result.verdict.effect, statistics))
+    clauses = list(describe_changes(indices, result.before, result.after, result.verdict.effect, statistics))
     named = "; ".join(clauses[:_MAX_SUMMARY_STATISTICS])
     more = f"; and {len(clauses) - _MAX_SUMMARY_STATISTICS} more" if len(clauses) > _MAX_SUMMARY_STATISTICS else ""
-    compared = "the same time on days before" if result.frozen.is_seasonal else "the first horizons after activation"
     return (
         f"over the {format_horizon(result.horizon_us)} from {format_utc(result.horizon.start_us)}: {named}{more} "
         f"(|z| up to {np.abs(result.verdict.z[indices[0]]):.1f}, limit {result.verdict.z_threshold:.1f}, "
-        f"against {compared}); {advice}"
+        f"against {result.compared}); {advice}"
     )
 
 
 def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict[str, Any]:
-    baseline = result.frozen.baseline
     return {
         "horizon": format_horizon(result.horizon_us),
         "window": {
             "start": format_utc(result.horizon.start_us),
-            "end": format_utc(result.horizon.start_us + result.horizon_us),
+            "end": format_utc(result.end_us),
         },
         "events": result.horizon.events,
         "drifted": [
@@ -137,21 +123,14 @@ def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict
         "alpha": result.alpha,
         "energy_body_z": result.body_z,
         "spike_in_it": result.horizon.has_spike,
-        "base": {
-            "against": "days before" if result.frozen.is_seasonal else "base",
-            "frozen_at": format_utc(result.frozen.frozen_at_us),
-            "horizons": baseline.blocks,
-            "autocorrelation": baseline.rho,
-            "effective_horizons": baseline.effective,
-            "degrees_of_freedom": baseline.dof,
-        },
+        "threshold_raised": result.raised,
+        "base": dict(result.base),
     }
 
 
 def _statistic_details(result: HorizonResult, index: int, statistics: DriftStatistics) -> dict[str, Any]:
     statistic = statistics.statistic_at(index)
-    baseline = _baseline_values(result)
-    before, after = float(baseline[index]), float(result.after[index])
+    before, after = float(result.before[index]), float(result.after[index])
     return {
         "statistic": statistic.name,
         "feature": statistic.feature or None,
@@ -161,4 +140,4 @@ def _statistic_details(result: HorizonResult, index: int, statistics: DriftStati
         "after_value": statistics.in_feature_units(index, after),
         "effect": float(result.verdict.effect[index]),
         "z": float(result.verdict.z[index]),
-    } | summarise_change(index, baseline, result.after, statistics)
+    } | summarise_change(index, result.before, result.after, statistics)

@@ -31,10 +31,14 @@ MAX_AUTOCORRELATION = 0.95
 MIN_EVENT_SHARE = 0.5
 """Minimum number of events of a horizon, as a share of the baseline's typical number. Fewer events vary more."""
 
-SEASON_DAYS = 2
-"""Number of previous days that the same time of day is averaged over and subtracted.
+DEPENDENCE_LEVEL = 0.05
+"""Probability that independent horizons count as dependent ones."""
 
-The number is fixed, so that all differences have the same variance.
+MIN_EFFECTIVE_HORIZONS = 30
+"""Minimum number of independent horizons in a baseline.
+
+The means of a day with a season, or of a level that wanders, are worth few independent ones: of 24 hours with a daily
+sine 1, of 144 intervals of ten minutes 4. Their spread says little about the next day.
 """
 
 
@@ -67,13 +71,14 @@ class DriftBaseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftVerdict:
-    """The test result of one horizon: z and effect of each statistic, (J,), and the indices of the drifted ones.
+    """The test result of one horizon: z, effect and deviation of the change of each statistic, (J,).
 
-    `drifted` is ordered by |z|, largest first.
+    `drifted` holds the indices of the drifted statistics, ordered by |z|, largest first.
     """
 
     z: Float64
     effect: Float64
+    deviation: Float64
     z_threshold: float
     drifted: tuple[int, ...]
 
@@ -115,6 +120,31 @@ def baseline_problem(starts_us: Int64, *, horizon_us: int) -> str | None:
     if blocks < MIN_BASELINE_HORIZONS:
         return f"the base has {blocks} of the {MIN_BASELINE_HORIZONS} horizons that a verdict needs"
     return None
+
+
+def explain_dependence(means: Float64) -> str | None:
+    """Return the reason why the means of horizons are no baseline yet because they depend on each other, or None.
+
+    The statistic that varies most slowly decides. Its lag-1 autocorrelation counts as far as it is certain, by the
+    standard error 1 / sqrt(W) of independent means and a one-sided level of `DEPENDENCE_LEVEL` over all statistics.
+
+    Args:
+        means: Means in order of time, (W, J).
+    """
+    blocks = len(means)
+    centred = means - means.mean(axis=0)
+    square = (centred**2).sum(axis=0)
+    products = (centred[1:] * centred[:-1]).sum(axis=0)
+    autocorrelation = float(np.divide(products, square, out=np.zeros_like(square), where=square > 0).max())
+    error = -float(special.ndtri(DEPENDENCE_LEVEL / means.shape[1])) / np.sqrt(blocks)
+    certain = float(np.clip(autocorrelation - error, 0.0, MAX_AUTOCORRELATION))
+    effective = blocks * (1 - certain) / (1 + certain)
+    if effective >= MIN_EFFECTIVE_HORIZONS:
+        return None
+    return (
+        f"the {blocks} horizons of the base count as {effective:.0f} of the {MIN_EFFECTIVE_HORIZONS} independent ones "
+        f"that a verdict needs: a statistic varies slowly, with an autocorrelation of {autocorrelation:.2f}"
+    )
 
 
 def fit_baseline(means: Float64, events: Int64, units: Float64) -> DriftBaseline:
@@ -171,6 +201,7 @@ def judge_drift(
     alpha: float,
     min_effect: float,
     least_deviation: Float64 | None = None,
+    raised: float = 1.0,
 ) -> DriftVerdict | None:
     """Test the means of one horizon. None if it has too few events for a comparison.
 
@@ -183,17 +214,45 @@ def judge_drift(
         min_effect: Smallest change that counts as drift, in those units.
         least_deviation: Smallest deviation of the change of each statistic, (J,): that of independent events. The
             baseline's deviation is a mean over all times of day, and is too small for the busiest of them.
+        raised: Factor on the threshold of |z|, at least 1.
     """
     if events < MIN_EVENT_SHARE * baseline.typical_events:
         return None
     change = current - baseline.mean
     deviation = baseline.deviation * np.sqrt(1 + 1 / baseline.effective)
-    z = change / (deviation if least_deviation is None else np.maximum(deviation, least_deviation))
-    effect = change / units
-    threshold = float(special.stdtrit(baseline.dof, 1 - alpha / (2 * len(z))))
-    beyond = np.flatnonzero((np.abs(z) > threshold) & (np.abs(effect) >= min_effect))
+    if least_deviation is not None:
+        deviation = np.maximum(deviation, least_deviation)
+    return decide_drift(change, deviation, units, dof=baseline.dof, alpha=alpha, min_effect=min_effect, raised=raised)
+
+
+def decide_drift(
+    change: Float64,
+    deviation: Float64,
+    units: Float64,
+    *,
+    dof: float,
+    alpha: float,
+    min_effect: float,
+    raised: float,
+    tested: int | None = None,
+) -> DriftVerdict:
+    """Return the verdict on the changes of J statistics together (Bonferroni) under Student's t distribution.
+
+    Args:
+        change: Change of each statistic, (J,).
+        deviation: Standard deviation of each change, (J,).
+        units: Training deviation of one event in each statistic, (J,).
+        dof: Degrees of freedom of the deviations.
+        alpha: False-alarm probability of all statistics together.
+        min_effect: Smallest change that counts as drift, in the units.
+        raised: Factor on the threshold of |z|, at least 1.
+        tested: Number of statistics that are tested, the first ones; None: all. The others are reported only.
+    """
+    z, effect = change / deviation, change / units
+    threshold = raised * float(special.stdtrit(dof, 1 - alpha / (2 * len(z[:tested]))))
+    beyond = np.flatnonzero((np.abs(z) > threshold)[:tested] & (np.abs(effect) >= min_effect)[:tested])
     order = beyond[np.argsort(-np.abs(z[beyond]), kind="stable")]
-    return DriftVerdict(z=z, effect=effect, z_threshold=threshold, drifted=tuple(order.tolist()))
+    return DriftVerdict(z=z, effect=effect, deviation=deviation, z_threshold=threshold, drifted=tuple(order.tolist()))
 
 
 def recommend_action(body_z: float, z_threshold: float, *, tail_fires: bool) -> str | None:

@@ -56,6 +56,11 @@ class DriftStatistics:
         ranks, components, pairs = self.shape
         return 2 * ranks + components + pairs
 
+    @property
+    def n_without_pairs(self) -> int:
+        """Return the number of statistics that are not pairs; these come first."""
+        return len(self) - self.shape[2]
+
     def statistic_at(self, index: int) -> DriftStatistic:
         """Return the statistic at an index."""
         ranks, components, _ = self.shape
@@ -81,10 +86,10 @@ class DriftStatistics:
         ends = np.cumsum(sizes).tolist()
         return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True) if size]
 
-    def means(self, sums: Int64, events: int) -> Float64:
-        """Return the means of joined sums over a number of events, (J,)."""
+    def means(self, sums: Int64, events: int | Int64) -> Float64:
+        """Return the means of joined sums over a number of events, (J,); of several horizons, (W, J), with (W, 1)."""
         means = sums / _unit_scales(self.shape) / events
-        means[: self.shape[0]] += 0.5
+        means[..., : self.shape[0]] += 0.5
         return np.asarray(means, np.float64)
 
     def units(self, base_means: Float64) -> Float64:
@@ -100,6 +105,11 @@ class DriftStatistics:
                 np.ones(pairs),
             ]
         )
+
+    def largest_units(self) -> Float64:
+        """Return the deviation of one event in each statistic for features of many values, (J,)."""
+        ranks, components, pairs = self.shape
+        return np.repeat([RANK_UNIT, SPREAD_UNIT, 0.5, 1.0], [ranks, ranks, components, pairs])
 
     def sampling_deviations(self, means: Float64, variance_factor: float) -> Float64:
         """Return the deviation of each occupancy with independent events, (J,), and 0 for the other statistics.

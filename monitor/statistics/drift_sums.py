@@ -309,10 +309,10 @@ def pack_window_drift_sums(sums: WindowDriftSums) -> list[DriftSection]:
     """Return the sums of each window as a section of an encoded part."""
     none = [None] * len(sums.ranks)
     columns = (
-        _pack_integers(sums.ranks),
-        _pack_integers(sums.squares),
-        none if sums.occupancy is None else _pack_integers(sums.occupancy),
-        none if sums.pairs is None else _pack_integers(sums.pairs),
+        pack_integers(sums.ranks),
+        pack_integers(sums.squares),
+        none if sums.occupancy is None else pack_integers(sums.occupancy),
+        none if sums.pairs is None else pack_integers(sums.pairs),
     )
     return [DriftSection(*arrays) for arrays in zip(*columns, strict=True)]
 
@@ -324,15 +324,15 @@ def unpack_drift_sums(section: DriftSection) -> DriftSums:
         ValueError: The bytes are not drift sums.
     """
     return DriftSums(
-        ranks=_unpack_integers(section.ranks),
-        squares=_unpack_integers(section.squares),
-        occupancy=None if section.occupancy is None else _unpack_integers(section.occupancy),
-        pairs=None if section.pairs is None else _unpack_integers(section.pairs),
+        ranks=unpack_integers(section.ranks),
+        squares=unpack_integers(section.squares),
+        occupancy=None if section.occupancy is None else unpack_integers(section.occupancy),
+        pairs=None if section.pairs is None else unpack_integers(section.pairs),
     )
 
 
-def _pack_integers(sums: Int64) -> list[bytes]:
-    """Return each row as its width and its integers in that width."""
+def pack_integers(sums: Int64) -> list[bytes]:
+    """Return each row, (R, J), as its width and its integers in that width."""
     largest = np.abs(sums).max(axis=1, initial=0)
     choices = list(_WIDTHS)
     widths = [choices[at] for at in np.searchsorted([1 << 7, 1 << 15, 1 << 31], largest, side="right").tolist()]
@@ -342,7 +342,12 @@ def _pack_integers(sums: Int64) -> list[bytes]:
     return [prefix[width] + raw[width][row * n * width : (row + 1) * n * width] for row, width in enumerate(widths)]
 
 
-def _unpack_integers(raw: bytes) -> Int64:
+def unpack_integers(raw: bytes) -> Int64:
+    """Return the integers of one row of `pack_integers`.
+
+    Raises:
+        ValueError: The bytes do not begin with their width.
+    """
     width = raw[0] if raw else 0
     if width not in _WIDTHS or (len(raw) - 1) % width:
         raise ValueError(f"{len(raw)} bytes of drift sums do not begin with their width")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import (
     drift_bases,
+    drift_days,
     drift_marks,
     drift_verdicts,
     models,
@@ -39,6 +40,7 @@ class DriftFacts:
         first_part_end_us: End of the first window that is not judged yet.
         first_windows_us: By horizon, the start of the first window with events at or after the beginning of the
             horizon's interval that contains `until_us`; None if there is none yet.
+        next_window_us: Start of the first window with events at or after `until_us`; None if there is none yet.
     """
 
     until_us: int | None
@@ -47,6 +49,7 @@ class DriftFacts:
     sealed_until_us: int | None
     first_part_end_us: int | None
     first_windows_us: Mapping[int, int | None]
+    next_window_us: int | None
     settings_revision: int = 0
 
 
@@ -63,13 +66,34 @@ class DriftWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftBaselineRow:
-    """A frozen baseline of one horizon; `season` is True for a baseline of differences from the preceding days."""
+    """A frozen baseline of one horizon, of the horizons since `from_us`."""
 
     horizon_us: int
-    season: bool
     from_us: int
     until_us: int
     baseline: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftDayRow:
+    """The sums of the windows of one local day; `hours` is the number of its hours with events."""
+
+    start_us: int
+    end_us: int
+    events: int
+    outliers: int
+    fired: bool
+    hours: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDays:
+    """New days since the start of a base. The store deletes those of other bases, and those before `keep_from_us`."""
+
+    base_from_us: int
+    keep_from_us: int
+    rows: Sequence[DriftDayRow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +124,7 @@ class DriftUpdate:
     state: Mapping[str, Any]
     update_incidents: Callable[[Sequence[Incident]], Sequence[Incident]]
     baselines: Sequence[DriftBaselineRow] = ()
+    days: StoredDays | None = None
     verdicts: Sequence[DriftVerdictRow] = ()
 
 
@@ -140,6 +165,7 @@ class DriftStore:
             first_windows = {
                 horizon: _read_first_window(conn, stream_id, row.until_us, horizon) for horizon in horizons_us
             }
+            next_window_us = _read_first_window(conn, stream_id, row.until_us, 1)
         return DriftFacts(
             until_us=row.until_us,
             rebased_from_us=row.rebased_from_us,
@@ -147,6 +173,7 @@ class DriftStore:
             sealed_until_us=row.sealed_until_us,
             first_part_end_us=row.first_part_end_us,
             first_windows_us=first_windows,
+            next_window_us=next_window_us,
             settings_revision=row.settings_revision,
         )
 
@@ -212,19 +239,32 @@ class DriftStore:
             from_us = rows[-1].window_start_us + 1
 
     def baselines(self, stream_id: int, from_us: int) -> list[DriftBaselineRow]:
-        """Return the frozen baselines that begin at `from_us`."""
-        query = sa.select(drift_bases).where(drift_bases.c.stream_id == stream_id, drift_bases.c.from_us == from_us)
+        """Return the frozen baselines that begin at or after `from_us`, in order."""
+        query = (
+            sa.select(drift_bases)
+            .where(drift_bases.c.stream_id == stream_id, drift_bases.c.from_us >= from_us)
+            .order_by(drift_bases.c.from_us, drift_bases.c.horizon_us)
+        )
         with self._db.read() as conn:
             return [
                 DriftBaselineRow(
                     horizon_us=row.horizon_us,
-                    season=row.season,
                     from_us=row.from_us,
                     until_us=row.until_us,
                     baseline=json.loads(row.base),
                 )
                 for row in conn.execute(query)
             ]
+
+    def days(self, stream_id: int, base_from_us: int) -> list[DriftDayRow]:
+        """Return the stored days since the start of a base, in order."""
+        query = (
+            sa.select(*(drift_days.c[field.name] for field in fields(DriftDayRow)))
+            .where(drift_days.c.stream_id == stream_id, drift_days.c.base_from_us == base_from_us)
+            .order_by(drift_days.c.start_us)
+        )
+        with self._db.read() as conn:
+            return [DriftDayRow(**row) for row in conn.execute(query).mappings()]
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:
         """Store a drift step and its incident rows; return False if another step was stored since `before_us`.
@@ -241,12 +281,14 @@ class DriftStore:
                     drift_bases.insert().values(
                         stream_id=stream_id,
                         horizon_us=baseline.horizon_us,
-                        season=baseline.season,
+                        season=False,
                         from_us=baseline.from_us,
                         until_us=baseline.until_us,
                         base=json.dumps(baseline.baseline),
                     )
                 )
+            if update.days is not None:
+                _store_days(conn, stream_id, update.days)
             if update.verdicts:
                 now_us = self._db.now_us(conn)
                 conn.execute(
@@ -319,6 +361,15 @@ def _advance_mark(conn: sa.Connection, stream_id: int, before_us: int | None, up
     else:
         conn.execute(drift_marks.update().where(of_stream).values(**values))
     return True
+
+
+def _store_days(conn: sa.Connection, stream_id: int, days: StoredDays) -> None:
+    """Insert new days and delete the expired ones, so that the number of rows of a stream is bounded."""
+    if days.rows:
+        own = {"stream_id": stream_id, "base_from_us": days.base_from_us}
+        conn.execute(drift_days.insert(), [own | asdict(row) for row in days.rows])
+    expired = (drift_days.c.base_from_us != days.base_from_us) | (drift_days.c.start_us < days.keep_from_us)
+    conn.execute(drift_days.delete().where(drift_days.c.stream_id == stream_id, expired))
 
 
 def _verdict_values(stream_id: int, row: DriftVerdictRow, now_us: int) -> dict[str, Any]:

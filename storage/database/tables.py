@@ -583,7 +583,7 @@ drift_marks = sa.Table(
     sa.Column("state", _Text),
 )
 
-# The frozen baseline of a horizon: of the means (season false) or of the differences from earlier days (season true).
+# The frozen baseline of a horizon. `season` was true for baselines that revision 0009 has deleted; it is always false.
 drift_bases = sa.Table(
     "drift_bases",
     metadata,
@@ -593,6 +593,21 @@ drift_bases = sa.Table(
     sa.Column("from_us", _Us, primary_key=True, autoincrement=False),
     sa.Column("until_us", _Us, nullable=False),
     sa.Column("base", _Text, nullable=False),
+)
+
+# The sums of a whole local day since the start of the base; `hours` is the number of its hours with events.
+drift_days = sa.Table(
+    "drift_days",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("base_from_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("start_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("end_us", _Us, nullable=False),
+    sa.Column("events", _Us, nullable=False),
+    sa.Column("outliers", _Us, nullable=False),
+    sa.Column("fired", sa.Boolean, nullable=False),
+    sa.Column("hours", sa.Integer, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
 )
 
 drift_verdicts = sa.Table(

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from storage.control.drift import DriftBaselineRow, DriftUpdate, DriftVerdictRow
+from config.time_format import DAY_US
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftUpdate, DriftVerdictRow, StoredDays
 from storage.control.records import Incident, SealFacts, WindowFacts
 from storage.control.thresholds import CalibrationRow
 from storage.database.engine import Database
@@ -371,6 +372,7 @@ def test_drift_facts_hold_the_first_window_by_horizon(stores: ControlStores) -> 
     facts = stores.drift.drift_facts(stores.stream_id, horizons)
     assert (facts.until_us, facts.state, facts.sealed_until_us) == (T0 + 75 * MINUTE, {"n": 1}, T0 + 81 * MINUTE)
     assert facts.first_windows_us == {10 * MINUTE: T0 + 80 * MINUTE, HOUR: T0 + 65 * MINUTE}
+    assert facts.next_window_us == T0 + 80 * MINUTE
 
 
 def test_drift_facts_hold_the_first_unjudged_window(stores: ControlStores) -> None:
@@ -395,10 +397,8 @@ def test_drift_step_writes_incidents(stores: ControlStores) -> None:
 
 def test_drift_bases_are_returned_by_their_start(stores: ControlStores) -> None:
     baselines = [
-        DriftBaselineRow(
-            horizon_us=HOUR, season=season, from_us=from_us, until_us=from_us + HOUR, baseline={"mean": [1.0]}
-        )
-        for season, from_us in ((False, T0), (True, T0), (False, T0 + HOUR))
+        DriftBaselineRow(horizon_us=length, from_us=from_us, until_us=from_us + HOUR, baseline={"mean": [1.0]})
+        for length, from_us in ((HOUR, T0), (2 * HOUR, T0), (HOUR, T0 + HOUR))
     ]
     verdict = DriftVerdictRow(
         horizon="1h",
@@ -414,8 +414,35 @@ def test_drift_bases_are_returned_by_their_start(stores: ControlStores) -> None:
         drifted=True,
     )
     assert store_drift(stores, T0, None, baselines=baselines, verdicts=[verdict])
-    assert sorted(stores.drift.baselines(stores.stream_id, T0), key=lambda row: row.season) == baselines[:2]
+    assert stores.drift.baselines(stores.stream_id, T0) == baselines
     assert stores.drift.baselines(stores.stream_id, T0 + HOUR) == baselines[2:]
+
+
+def test_drift_days_are_those_of_the_newest_base_since_the_oldest_to_keep(stores: ControlStores) -> None:
+    days = [
+        DriftDayRow(
+            start_us=T0 + number * DAY_US,
+            end_us=T0 + (number + 1) * DAY_US,
+            events=number,
+            outliers=0,
+            fired=number == 1,
+            hours=24,
+            payload=bytes([number]),
+        )
+        for number in range(4)
+    ]
+
+    def store(at_us: int, before_us: int | None, base_us: int, keep_us: int, rows: list[DriftDayRow]) -> bool:
+        stored = StoredDays(base_from_us=base_us, keep_from_us=keep_us, rows=rows)
+        return store_drift(stores, at_us, before_us, days=stored)
+
+    assert store(T0, None, T0, T0, days[:2])
+    assert store(T0 + 1, T0, T0, T0 + DAY_US, days[2:3])
+    assert stores.drift.days(stores.stream_id, T0) == days[1:3]
+    assert stores.drift.days(stores.stream_id, T0 + 1) == []
+    assert store(T0 + 2, T0 + 1, T0 + 1, T0, days[3:])
+    assert stores.drift.days(stores.stream_id, T0) == []
+    assert stores.drift.days(stores.stream_id, T0 + 1) == days[3:]
 
 
 def test_drift_windows_are_those_of_the_model_within_the_bounds(stores: ControlStores) -> None:

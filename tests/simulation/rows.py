@@ -41,6 +41,8 @@ _QUERIES = {
         "limit", drifted FROM drift_verdicts WHERE stream_id = {_OF} ORDER BY 1, 2, 4, 5""",
     "drift_bases": f"SELECT horizon_us, season, from_us, until_us, base FROM drift_bases WHERE stream_id = {_OF} "
     "ORDER BY 1, 2, 3",
+    "drift_days": f"SELECT base_from_us, start_us, end_us, events, outliers, fired, hours, payload FROM drift_days "
+    f"WHERE stream_id = {_OF} ORDER BY 1, 2",
     "drift_marks": f"SELECT until_us, rebased_from_us, state FROM drift_marks WHERE stream_id = {_OF}",
     "positions": f"""SELECT so.partition, p.next_offset, p.watermark_us, p.last_event_us FROM positions p
         JOIN sources so ON so.id = p.source_id WHERE p.stream_id = {_OF} AND p.active ORDER BY 1""",

@@ -332,6 +332,8 @@ def read_decisions(db: Database) -> dict[str, Rows]:
         "drift_verdicts": "SELECT horizon, window_start_us, window_end_us, statistic, feature, before, after, effect, "
         'z, "limit", drifted FROM drift_verdicts ORDER BY id',
         "drift_bases": "SELECT horizon_us, season, from_us, until_us, base FROM drift_bases ORDER BY 4, 1, 2",
+        "drift_days": "SELECT base_from_us, start_us, end_us, events, outliers, fired, hours, payload FROM drift_days "
+        "ORDER BY 1, 2",
         "drift_marks": "SELECT until_us, rebased_from_us, state FROM drift_marks",
         "notifications": "SELECT id, channel, state FROM notifications ORDER BY 1",
     }

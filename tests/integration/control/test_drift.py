@@ -53,9 +53,9 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]
 
 def drift_of(db: Database) -> dict[str, Rows]:
     decisions = read_decisions(db)
-    return {name: decisions[name] for name in ("drift_verdicts", "drift_bases", "drift_marks", "calibrations")} | {
-        name: [row for row in decisions[name] if "drift" in row] for name in ("incidents", "transitions")
-    }
+    return {
+        name: decisions[name] for name in ("drift_verdicts", "drift_bases", "drift_days", "drift_marks", "calibrations")
+    } | {name: [row for row in decisions[name] if "drift" in row] for name in ("incidents", "transitions")}
 
 
 def test_a_planted_drift_is_found_explained_and_resolved(finished_run: Database) -> None:

@@ -398,6 +398,7 @@ def test_every_table_has_a_retention_or_a_reason_to_be_bounded() -> None:
         "leases": "one row for each stream",
         "jobs": "one row for each job",
         "drift_marks": "one row for each stream",
+        "drift_days": "at most 252 days of a stream; each new day deletes the older ones",
         "window_parts": "deleted when their window is judged",
         "shadow_parts": "deleted when their window is merged",
         "shadows": "deleted with their model",

@@ -1,26 +1,15 @@
-"""Drift of one stream: seasonal baselines, open and resolved drifts, and the finding."""
+"""Drift over horizons without a season: baselines, verdicts, and the finding."""
 
 from dataclasses import replace
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
 from monitor.incidents.drift import build_drift_finding, build_verdict_rows
-from monitor.incidents.drift_horizons import (
-    FrozenBaseline,
-    Horizon,
-    HorizonResult,
-    explain_waiting,
-    has_season,
-    judge_horizon,
-    learn_baseline,
-    learn_seasonal_baseline,
-    update_drift_state,
-)
+from monitor.incidents.drift_alarms import advance_horizon_alarm
+from monitor.incidents.drift_horizons import FrozenBaseline, Horizon, HorizonResult, judge_horizon, learn_baseline
 from monitor.incidents.drift_state import DriftAlarm, DriftState
-from monitor.incidents.drift_test import SEASON_DAYS, DriftBaseline
+from monitor.incidents.drift_test import DriftBaseline
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
 
@@ -56,91 +45,57 @@ def stretch(begin_us: int, end_us: int, course: float = 0.0) -> dict[int, Horizo
     }
 
 
-def judge_at(
-    horizons: dict[int, Horizon], start_us: int, state: DriftState | None = None, *, season: bool
-) -> HorizonResult:
-    plain, seasonal = bases(horizons)
-    result = judge_horizon(
-        horizons,
-        start_us,
-        plain,
-        seasonal if season else None,
-        state or DriftState(),
-        STATISTICS,
-        alpha=1e-4,
-        min_effect=0.1,
-        exceedance=0.005,
-    )
+def judge_at(horizons: dict[int, Horizon], start_us: int, **changes: float) -> HorizonResult:
+    """Return the result of a horizon against the baseline of the first 48 hours."""
+    arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005} | changes
+    result = judge_horizon(horizons[start_us], learn(horizons), STATISTICS, **arguments)
     assert result is not None
     return result
 
 
-def bases(horizons: dict[int, Horizon]) -> tuple[FrozenBaseline, FrozenBaseline]:
-    first = [horizons[start] for start in sorted(horizons) if start < 30 * HOUR]
-    plain = learn_baseline(HOUR, first, STATISTICS, 30 * HOUR)
-    assert plain is not None
-    early = {start: each for start, each in horizons.items() if start < 4 * DAY}
-    season = learn_seasonal_baseline(early, plain, DriftState(), STATISTICS, 4 * DAY)
-    assert season is not None
-    return plain, season
+def learn(horizons: dict[int, Horizon]) -> FrozenBaseline:
+    first = [horizons[start] for start in sorted(horizons) if start < 48 * HOUR]
+    frozen = learn_baseline(HOUR, first, STATISTICS, from_us=0, until_us=48 * HOUR)
+    assert isinstance(frozen, FrozenBaseline), frozen
+    return frozen
 
 
 def test_baseline_needs_thirty_horizons_with_enough_events() -> None:
-    first = stretch(0, 30 * HOUR)
-    assert learn_baseline(HOUR, list(first.values())[:29], STATISTICS, 0) is None
-    assert explain_waiting(HOUR, list(first.values())[:29]) == "the base has 29 of the 30 horizons that a verdict needs"
+    first = stretch(0, 48 * HOUR)
+
+    def learn_from(horizons: list[Horizon]) -> FrozenBaseline | str:
+        return learn_baseline(HOUR, horizons, STATISTICS, from_us=0, until_us=0)
+
+    assert learn_from(list(first.values())[:29]) == "the base has 29 of the 30 horizons that a verdict needs"
     first[3 * HOUR] = horizon(3 * HOUR, events=EVENTS // 3)
-    assert learn_baseline(HOUR, list(first.values()), STATISTICS, 0) is None
-    result = learn_baseline(HOUR, [*first.values(), horizon(30 * HOUR)], STATISTICS, 0)
-    assert result is not None
-    assert result.baseline.blocks == 30
+    result = learn_from(list(first.values()))
+    assert isinstance(result, FrozenBaseline)
+    assert result.baseline.blocks == 47
 
 
-def test_daily_course_is_no_drift_against_previous_days() -> None:
-    horizons = stretch(0, 8 * DAY, course=0.2)
-    calm = [judge_at(horizons, 6 * DAY + i * HOUR, season=True) for i in range(24)]
-    assert not any(each.verdict.drifted for each in calm)
-    at = 6 * DAY + 5 * HOUR
-    horizons[at] = horizon(at, load=0.2 * np.sin(2 * np.pi * at / DAY) + 0.06)
-    assert judge_at(horizons, at, season=True).verdict.drifted[0] == LOAD
+def test_course_of_the_day_leaves_too_few_independent_horizons_for_a_baseline() -> None:
+    horizons = list(stretch(0, 3 * DAY, course=0.2).values())
+    problem = learn_baseline(HOUR, horizons, STATISTICS, from_us=0, until_us=3 * DAY)
+    assert isinstance(problem, str)
+    assert "independent ones that a verdict needs" in problem
 
 
-def test_days_of_an_open_drift_are_not_used_as_previous_days() -> None:
-    horizons = stretch(0, 5 * DAY) | {start: horizon(start, load=0.1) for start in range(5 * DAY, 9 * DAY, HOUR)}
-    late = 7 * DAY + 6 * HOUR
-    assert not judge_at(horizons, late, season=True).verdict.drifted
-    open_since = DriftState(alarms={HOUR: DriftAlarm(since_us=5 * DAY)})
-    assert judge_at(horizons, late, open_since, season=True).verdict.drifted == (LOAD,)
-
-
-def test_days_of_a_past_drift_are_not_used_as_previous_days() -> None:
-    horizons = stretch(0, 8 * DAY)
-    for start in range(5 * DAY, 5 * DAY + 6 * HOUR, HOUR):
-        horizons[start] = horizon(start, load=0.2)
-    after = 6 * DAY + 2 * HOUR
-    assert judge_at(horizons, after, season=True).verdict.drifted == (LOAD,)
-    past = DriftState(spans={HOUR: [(5 * DAY, 5 * DAY + 6 * HOUR)]})
-    assert not judge_at(horizons, after, past, season=True).verdict.drifted
-
-
-def test_no_verdict_without_previous_days_or_with_few_events() -> None:
-    horizons = stretch(0, 6 * DAY)
-    plain, season = bases(horizons)
+def test_horizon_with_few_events_has_no_verdict() -> None:
+    horizons = stretch(0, 3 * DAY)
+    few = horizon(60 * HOUR, events=EVENTS // 3, load=0.4)
     arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005}
-    drifted = DriftState(spans={HOUR: [(0, 5 * DAY)]})
-    assert judge_horizon(horizons, 5 * DAY, plain, season, drifted, STATISTICS, **arguments) is None
-    horizons[5 * DAY] = horizon(5 * DAY, events=EVENTS // 3, load=0.4)
-    assert judge_horizon(horizons, 5 * DAY, plain, None, DriftState(), STATISTICS, **arguments) is None
+    assert judge_horizon(few, learn(horizons), STATISTICS, **arguments) is None
 
 
-def test_seasonal_baseline_excludes_days_of_a_drift() -> None:
-    horizons = stretch(0, 4 * DAY)
-    plain, season = bases(horizons)
-    assert season.baseline.blocks == 2 * 24
-    spans = DriftState(spans={HOUR: [(DAY, DAY + 12 * HOUR)]})
-    fewer = learn_seasonal_baseline(horizons, plain, spans, STATISTICS, 4 * DAY)
-    assert fewer is not None
-    assert fewer.baseline.blocks == (4 - SEASON_DAYS) * 24 - 12
+def test_raised_threshold_hides_a_change_just_above_the_usual_one() -> None:
+    horizons = stretch(0, 3 * DAY)
+    horizons[60 * HOUR] = horizon(60 * HOUR, load=0.05)
+    usual = judge_at(horizons, 60 * HOUR)
+    assert usual.verdict.drifted == (LOAD,)
+    factor = 1.1 * abs(usual.verdict.z[LOAD]) / usual.verdict.z_threshold
+    raised = judge_at(horizons, 60 * HOUR, raised=factor)
+    assert raised.verdict.drifted == ()
+    assert raised.verdict.z_threshold == pytest.approx(factor * usual.verdict.z_threshold)
 
 
 def test_drift_ends_after_enough_clean_horizons() -> None:
@@ -149,19 +104,24 @@ def test_drift_ends_after_enough_clean_horizons() -> None:
         horizons[start * HOUR] = horizon(start * HOUR, load=0.2)
     state, lasting = DriftState(), []
     for start in range(49, 58):
-        state = update_drift_state(state, [judge_at(horizons, start * HOUR, season=False)], resolve_after=3)
+        state = advance_horizon_alarm(state, judge_at(horizons, start * HOUR), resolve_after=3).state
         lasting.append(HOUR in state.alarms)
     assert lasting == [False, True, True, True, True, True, True, False, False]
-    assert state.spans == {HOUR: [(50 * HOUR, 56 * HOUR)]}
 
 
 def test_state_and_baselines_survive_json_bit_for_bit() -> None:
     state = DriftState(
-        base_from_us=7, waiting={"1d": "-"}, alarms={HOUR: DriftAlarm(since_us=5, clean=1)}, spans={HOUR: [(1, 2)]}
+        base_from_us=7,
+        waiting={"1d": "-"},
+        alarms={HOUR: DriftAlarm(since_us=5, clean=1), DAY: DriftAlarm(since_us=5, level_us=6, settled=True)},
+        cycle_us=DAY,
+        starts={HOUR: 3},
+        raised={DAY: 0.1},
+        shrunk={5: 1 / 3},
     )
     assert DriftState.from_json(state.to_json()) == state
     assert DriftState.from_json({}) == DriftState()
-    base = bases(stretch(0, 4 * DAY))[0].baseline
+    base = learn(stretch(0, 4 * DAY)).baseline
     again = DriftBaseline.from_json(base.to_json())
     assert again.mean.tobytes() == base.mean.tobytes()
     assert again.deviation.tobytes() == base.deviation.tobytes()
@@ -171,7 +131,7 @@ def test_state_and_baselines_survive_json_bit_for_bit() -> None:
 def test_finding_describes_the_change_in_the_unit_of_the_feature() -> None:
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
-    result = judge_at(horizons, 60 * HOUR, season=False)
+    result = judge_at(horizons, 60 * HOUR)
     finding = build_drift_finding([result], STATISTICS, model_version=2, config_hash="c", per_week=1.0)
     assert finding is not None
     assert finding.summary.startswith("over the 1h from 1970-01-03T12:00:00Z: load is typically 0.6")
@@ -180,7 +140,7 @@ def test_finding_describes_the_change_in_the_unit_of_the_feature() -> None:
     assert (first["statistic"], first["feature"]) == ("rank", "load")
     assert first["after"] == pytest.approx(0.7, abs=0.01)
     assert first["after_value"] == pytest.approx(0.524, abs=0.06)  # the normal quantile of 0.7
-    assert build_drift_finding([judge_at(horizons, 61 * HOUR, season=False)], STATISTICS,
+    assert build_drift_finding([judge_at(horizons, 61 * HOUR)], STATISTICS,
                          model_version=2, config_hash="c", per_week=1.0) is None  # fmt: skip
 
 
@@ -191,7 +151,7 @@ def test_heavy_tail_on_an_unmoved_body_advises_to_keep_the_threshold(outliers: i
     """A tenth of the events at the last rank moves the mean rank of the energies by a twentieth."""
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, energy=0.05, outliers=outliers, fired=1)
-    result = judge_at(horizons, 60 * HOUR, season=False)
+    result = judge_at(horizons, 60 * HOUR)
     assert result.verdict.drifted == (ENERGY,)
     finding = build_drift_finding([result], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
     assert finding is not None
@@ -201,7 +161,7 @@ def test_heavy_tail_on_an_unmoved_body_advises_to_keep_the_threshold(outliers: i
 def test_history_holds_drifted_statistics_and_the_largest_of_each_name() -> None:
     horizons = stretch(0, 4 * DAY)
     horizons[60 * HOUR] = horizon(60 * HOUR, load=0.2)
-    rows = build_verdict_rows(judge_at(horizons, 60 * HOUR, season=False), STATISTICS)
+    rows = build_verdict_rows(judge_at(horizons, 60 * HOUR), STATISTICS)
     assert [(row.statistic, row.feature) for row in rows if row.drifted] == [("rank", "load")]
     assert {row.statistic for row in rows} == {"rank", "spread", "energy_rank", "energy_spread", "pair"}
     assert {row.horizon for row in rows} == {"1h"}
@@ -228,7 +188,7 @@ def test_groups_follow_the_order_of_the_sums(shape: tuple[int, int, int]) -> Non
 
 def test_history_rows_are_ordered_by_distance() -> None:
     horizons = stretch(0, 4 * DAY)
-    result = judge_at(horizons, 61 * HOUR, season=False)
+    result = judge_at(horizons, 61 * HOUR)
     rows = build_verdict_rows(result, STATISTICS)
     z = np.abs([row.z for row in rows])
     assert (np.diff(z) <= 0).all()
@@ -244,112 +204,13 @@ def test_windows_add_up_to_their_horizon_sums() -> None:
     assert whole.sums.tolist() == (np.arange(7) * 35).tolist()
 
 
-@pytest.mark.parametrize(
-    ("horizon_us", "season"), [(10 * MINUTE, True), (HOUR, True), (7 * HOUR, False), (DAY, False), (7 * DAY, False)]
-)
-def test_only_horizons_that_divide_the_day_have_a_season(horizon_us: int, season: bool) -> None:
-    assert has_season(horizon_us) is season
-
-
-def test_seasonal_baseline_needs_enough_horizons_with_two_previous_days() -> None:
-    horizons = stretch(0, 4 * DAY)
-    plain, _ = bases(horizons)
-    third = {start: each for start, each in horizons.items() if start < 3 * DAY}
-    assert learn_seasonal_baseline(third, plain, DriftState(), STATISTICS, 3 * DAY) is None
-    more = third | {3 * DAY + i * HOUR: horizons[3 * DAY + i * HOUR] for i in range(6)}
-    result = learn_seasonal_baseline(more, plain, DriftState(), STATISTICS, 3 * DAY + 6 * HOUR)
-    assert result is not None
-    assert (result.baseline.blocks, result.is_seasonal) == (30, True)
-
-
 def test_finding_describes_a_moved_pair_by_its_mean_product() -> None:
     horizons = stretch(0, 4 * DAY)
     calm = horizons[60 * HOUR]
     horizons[60 * HOUR] = replace(calm, sums=calm.sums + np.array([0, 0, 0, 0, 0, 0, 77 * EVENTS]))
-    result = judge_at(horizons, 60 * HOUR, season=False)
+    result = judge_at(horizons, 60 * HOUR)
     finding = build_drift_finding([result], STATISTICS, model_version=1, config_hash="c", per_week=1.0)
     assert finding is not None
-    assert "deviations from their training means, is 0.287, was -0.00331 (+0.29 deviations)" in finding.summary
+    assert "deviations from their training means, is 0.287, was -0.0039 (+0.29 deviations)" in finding.summary
     first = finding.details["horizons"][0]["drifted"][0]
     assert (first["statistic"], first["feature"], first["after_value"]) == ("pair", "load * heat", None)
-
-
-BERLIN = "Europe/Berlin"
-CLOCK_CHANGES = ["2026-03-29", "2026-10-25"]
-
-
-def local_days(change: str, horizon_us: int) -> tuple[dict[int, Horizon], int]:
-    """Return horizons with more load from 8:00 to 20:00 in Berlin, five days before a clock change and three after."""
-    change_us = int(datetime.fromisoformat(f"{change}T00:00Z").timestamp()) * 1_000_000
-
-    def load_at(start_us: int) -> float:
-        return 0.2 * (8 <= datetime.fromtimestamp(start_us // 1_000_000, ZoneInfo(BERLIN)).hour < 20)
-
-    starts = range(change_us - 5 * DAY, change_us + 3 * DAY, horizon_us)
-    return {start: horizon(start, load=load_at(start)) for start in starts}, change_us
-
-
-@pytest.mark.parametrize("change", CLOCK_CHANGES)
-def test_course_of_the_local_day_is_no_drift_after_a_clock_change(change: str) -> None:
-    horizons, change_us = local_days(change, HOUR)
-    early = {start: each for start, each in horizons.items() if start < change_us}
-    plain = learn_baseline(HOUR, list(early.values()), STATISTICS, change_us)
-    assert plain is not None
-
-    def count_drifts(timezone: str) -> int:
-        season = learn_seasonal_baseline(early, plain, DriftState(), STATISTICS, change_us, timezone)
-        assert season is not None
-        arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005, "timezone": timezone}
-        found = [
-            judge_horizon(horizons, start, plain, season, DriftState(), STATISTICS, **arguments)
-            for start in horizons
-            if start >= change_us
-        ]
-        return sum(bool(result.verdict.drifted) for result in found if result is not None)
-
-    assert count_drifts("UTC") >= 2
-    assert count_drifts(BERLIN) == 0
-
-
-@pytest.mark.parametrize("change", CLOCK_CHANGES)
-def test_horizons_longer_than_a_clock_change_have_previous_days(change: str) -> None:
-    horizons, change_us = local_days(change, 2 * HOUR)
-    early = [each for start, each in horizons.items() if start < change_us]
-    plain = learn_baseline(2 * HOUR, early, STATISTICS, change_us)
-    assert plain is not None
-    season = replace(plain, is_seasonal=True)
-    arguments = {"alpha": 1e-4, "min_effect": 0.1, "exceedance": 0.005, "timezone": BERLIN}
-    for start in [start for start in horizons if start >= change_us]:
-        assert judge_horizon(horizons, start, plain, season, DriftState(), STATISTICS, **arguments) is not None
-
-
-def test_share_that_varies_at_one_time_of_day_only_has_the_deviation_of_its_events() -> None:
-    """Occupancies are 0 or 1 at most hours. At the hours between, the baseline's deviation is far too small."""
-    statistics = DriftStatistics(features=STATISTICS.features, shape=(3, 2, 1), profile=STATISTICS.profile)
-    rng = np.random.default_rng(2)
-
-    def day_with_transitions(start: int, at_noon: float = 0.5) -> Horizon:
-        each = horizon(start, events=60)
-        hour = start // HOUR % 24
-        share = at_noon if hour == 12 else float(hour > 12)
-        count = 65_536 * rng.binomial(60, share)
-        return replace(each, sums=np.insert(each.sums, 6, [count, 60 * 65_536 - count]))
-
-    horizons = {start: day_with_transitions(start) for start in range(0, 60 * DAY, HOUR)}
-    plain = learn_baseline(HOUR, [horizons[hour * HOUR] for hour in range(30)], statistics, 30 * HOUR)
-    assert plain is not None
-    early = {start: each for start, each in horizons.items() if start < 5 * DAY}
-    season = learn_seasonal_baseline(early, plain, DriftState(), statistics, 5 * DAY)
-    assert season is not None
-
-    def drifted_at(start: int) -> tuple[int, ...]:
-        result = judge_horizon(
-            horizons, start, plain, season, DriftState(), statistics, alpha=1e-4, min_effect=0.1, exceedance=0.005
-        )
-        assert result is not None
-        return tuple(index for index in result.verdict.drifted if index in (6, 7))
-
-    noons = [day * DAY + 12 * HOUR for day in range(8, 60)]
-    assert not any(map(drifted_at, noons))
-    horizons[noons[0]] = day_with_transitions(noons[0], at_noon=1.0)
-    assert set(drifted_at(noons[0])) == {6, 7}
