@@ -11,9 +11,11 @@ import numpy as np
 from scipy import signal, stats
 
 from benchmarks.statistical import table
-from monitor.incidents.drift_horizons import Horizon, judge_horizon, learn_baseline, learn_seasonal_baseline
-from monitor.incidents.drift_state import DriftState
-from monitor.incidents.drift_test import fit_baseline, judge_drift
+from config.time_format import DAY_US
+from monitor.incidents.drift_cycles import CycleTest, judge_cycle, prepare_cycles
+from monitor.incidents.drift_days import Cycle
+from monitor.incidents.drift_horizons import Horizon
+from monitor.incidents.drift_test import FIRST_VERDICT_CYCLES, fit_baseline, judge_drift
 from monitor.statistics.drift_means import DriftStatistics, join_sums
 from monitor.statistics.drift_sums import code_events, pack_drift_sums
 from monitor.statistics.training_profile import N_BINS, TrainingProfile, build_feature_profile, quantile_edges
@@ -26,7 +28,8 @@ FEATURES, EVENTS = 30, 6000
 DAY = 144
 JUDGED = 1000
 FEW_ALPHA = 1e-4
-TEN_MINUTES_US = 600_000_000
+DAYS = 60
+DAY_ALPHA = 0.25 / 7
 
 
 def _autocorrelated_means(rng: np.random.Generator, blocks: int, rho: float) -> np.ndarray:
@@ -138,7 +141,7 @@ def _few_events(bases: int, seed: int) -> None:
 
 
 def _season(n_draws: int, seed: int) -> None:
-    """Print the effect of a daily sine on a base of six hours, and on the daemon's differences to previous days."""
+    """Print the effect of a daily sine on a base of six hours, and on whole days as the daemon compares them."""
     rng = np.random.default_rng([seed, 7])
     ranks = STATISTICS // 2
     names = tuple(f"x{j}" for j in range(ranks - 1))
@@ -146,55 +149,47 @@ def _season(n_draws: int, seed: int) -> None:
     units = np.ones(STATISTICS)
     rows: list[list[object]] = []
     for amplitude in (0.0, 3.0):
-        fired = {"six hours": 0, "six hours, mean + 3 sigma": 0, "previous days (as in the daemon)": 0}
-        verdicts = 0
+        fired = {"six hours": 0, "six hours, mean + 3 sigma": 0, "whole days (as in the daemon)": 0}
+        verdicts = days = 0
         for _ in range(n_draws):
-            x = (
-                _autocorrelated_means(rng, 8 * DAY, 0)
-                + amplitude * np.sin(2 * np.pi * np.arange(8 * DAY) / DAY)[:, None]
-            )
-            horizons = {i * TEN_MINUTES_US: _horizon(i * TEN_MINUTES_US, row) for i, row in enumerate(x)}
+            x = _autocorrelated_means(rng, DAYS * DAY, 0)
+            x += amplitude * np.sin(2 * np.pi * np.arange(DAYS * DAY) / DAY)[:, None]
             hours = x[: DAY // 4]
             base = fit_baseline(hours, np.full(len(hours), EVENTS), units)
-            first = [horizons[start] for start in list(horizons)[:DAY]]
-            plain = learn_baseline(TEN_MINUTES_US, first, statistics, DAY * TEN_MINUTES_US)
-            assert plain is not None
-            learning = {start: each for start, each in horizons.items() if start < 5 * DAY * TEN_MINUTES_US}
-            season = learn_seasonal_baseline(learning, plain, DriftState(), statistics, 5 * DAY * TEN_MINUTES_US)
-            assert season is not None
-            for start, now in list(zip(horizons, x, strict=True))[-DAY:]:
+            for now in x[-DAY:]:
                 verdicts += 1
                 verdict = judge_drift(base, now, EVENTS, units, alpha=ALPHA, min_effect=0)
                 fired["six hours"] += bool(verdict and verdict.drifted)
                 is_outside = np.abs(now - hours.mean(axis=0)) > 3 * hours.std(axis=0)
                 fired["six hours, mean + 3 sigma"] += bool(is_outside.any())
-                result = judge_horizon(
-                    horizons,
-                    start,
-                    plain,
-                    season,
-                    DriftState(),
-                    statistics,
-                    alpha=ALPHA,
-                    min_effect=0,
-                    exceedance=0.01,
-                )
-                fired["previous days (as in the daemon)"] += bool(result and result.verdict.drifted)
-        rows.extend([f"+-{amplitude:g} sd", name, count / verdicts / ALPHA] for name, count in fired.items())
+            cycles = [_day(number, each) for number, each in enumerate(x.reshape(DAYS, DAY, STATISTICS))]
+            for end in range(FIRST_VERDICT_CYCLES, DAYS + 1):
+                test = prepare_cycles(cycles[:end], DAY_US, statistics)
+                assert isinstance(test, CycleTest)
+                result = judge_cycle(test, DAY_US, {}, statistics, alpha=DAY_ALPHA, min_effect=0, exceedance=0.01)
+                days += 1
+                fired["whole days (as in the daemon)"] += bool(result.verdict.drifted)
+        budgets = [ALPHA * verdicts, ALPHA * verdicts, DAY_ALPHA * days]
+        rows.extend(
+            [f"+-{amplitude:g} sd", name, count / budget]
+            for (name, count), budget in zip(fired.items(), budgets, strict=True)
+        )
     rows.append(["any", "always fire", 1 / ALPHA])
     table.show(
-        f"a daily sine, in deviations of a horizon's mean; {n_draws * DAY:,} horizons of 10 m per row",
+        f"a daily sine, in deviations of the mean of 10 m; {n_draws * DAY:,} horizons and {days:,} days per row",
         ("daily", "compared with", "false / budget"),
         rows,
     )
 
 
-def _horizon(start_us: int, deviations: np.ndarray) -> Horizon:
-    """Return a horizon with means at the given number of deviations, of 0.003 each, from the training means."""
+def _day(number: int, deviations: np.ndarray) -> Cycle:
+    """Return a day whose horizons of 10 m are the given deviations, of 0.03 each, from the training means."""
     ranks = STATISTICS // 2
     unit = np.repeat([2.0 * N_BINS, (2.0 * N_BINS) ** 2], ranks)
-    sums = np.rint(0.003 * deviations * unit * EVENTS).astype(np.int64)
-    return Horizon(start_us=start_us, events=EVENTS, outliers=0, has_spike=False, sums=sums)
+    sums = np.rint(0.03 * deviations.sum(axis=0) * unit * EVENTS).astype(np.int64)
+    start_us = number * DAY_US
+    horizon = Horizon(start_us=start_us, events=EVENTS * DAY, outliers=0, has_spike=False, sums=sums)
+    return Cycle(horizon=horizon, end_us=start_us + DAY_US, hours=24)
 
 
 def _training_profile(d: int, rng: np.random.Generator) -> TrainingProfile:

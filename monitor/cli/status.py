@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -308,6 +309,9 @@ def _drift_state(status: StreamStatus, settings: Settings) -> dict[str, str] | N
     lengths = [
         format_duration(each) for each in stream_settings.alerts.drift.horizons if each >= stream_settings.window.size
     ]
+    cycle_us = status.drift_state.get("cycle_us")
+    cycle = None if cycle_us is None else format_duration(timedelta(microseconds=cycle_us))
+    lengths += [] if cycle is None or cycle in lengths else [cycle]
     return {length: waiting.get(length, "watched") for length in lengths}
 
 

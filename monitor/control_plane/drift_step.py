@@ -27,11 +27,11 @@ from monitor.incidents.drift_alarms import (
     restart_base,
 )
 from monitor.incidents.drift_cycles import KEPT_CYCLES, explain_waiting, judge_cycle, prepare_cycles
-from monitor.incidents.drift_days import CYCLES_US, DriftDay, decode_day, encode_day, ends_cycle, list_cycles
+from monitor.incidents.drift_days import DriftDay, decode_day, encode_day, ends_cycle, list_cycles
 from monitor.incidents.drift_horizons import FrozenBaseline, HorizonResult, judge_horizon, learn_baseline
 from monitor.incidents.drift_plan import HorizonPlan, active_cycle, plan_horizons
 from monitor.incidents.drift_state import DriftState
-from monitor.incidents.drift_test import horizon_false_alarm_probability
+from monitor.incidents.drift_test import CYCLES_US, horizon_false_alarm_probability
 from monitor.incidents.lifecycle import Finding, Interval, Kind
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.models.scoring import LoadedModel

@@ -7,9 +7,9 @@ from enum import StrEnum
 
 from config.time_format import DAY_US
 from monitor.incidents.drift_cycles import KEPT_CYCLES, CycleTest, is_same_level, shrink_factor
-from monitor.incidents.drift_days import CYCLES_US
 from monitor.incidents.drift_horizons import HorizonResult
 from monitor.incidents.drift_state import DriftAlarm, DriftState
+from monitor.incidents.drift_test import CYCLES_US
 
 RAISE = 0.3
 """Logarithm of the factor by which an alarm raises the threshold of its length.

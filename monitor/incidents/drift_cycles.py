@@ -13,7 +13,7 @@ import numpy as np
 from config.time_format import DAY_US
 from monitor.incidents.drift_days import Cycle
 from monitor.incidents.drift_horizons import HorizonResult, energy_body_z
-from monitor.incidents.drift_test import MIN_EVENT_SHARE, DriftVerdict, decide_drift
+from monitor.incidents.drift_test import FIRST_VERDICT_CYCLES, MIN_EVENT_SHARE, DriftVerdict, decide_drift
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.statistics.training_profile import Float64
 
@@ -26,7 +26,7 @@ MIN_BASE_CYCLES = 2
 HISTORY_CYCLES = 28
 """Maximum number of past differences in the deviation."""
 
-MIN_HISTORY = 7
+MIN_HISTORY = FIRST_VERDICT_CYCLES - 1 - MIN_BASE_CYCLES
 """Minimum number of past differences: with 6 degrees of freedom the threshold is within the range of ranks."""
 
 MAX_DOF = 6
@@ -79,7 +79,7 @@ def prepare_cycles(cycles: Sequence[Cycle], cycle_us: int, statistics: DriftStat
     """
     recent = cycles[-KEPT_CYCLES:]
     comparable = _select_comparable(recent)
-    if len(comparable) <= MIN_BASE_CYCLES + MIN_HISTORY:
+    if len(comparable) < FIRST_VERDICT_CYCLES:
         return explain_waiting(len(comparable), cycle_us)
     if comparable[-1] is not recent[-1]:
         return "the last cycle has too few hours or events for a comparison"
@@ -91,7 +91,7 @@ def prepare_cycles(cycles: Sequence[Cycle], cycle_us: int, statistics: DriftStat
 
 def explain_waiting(cycles: int, cycle_us: int) -> str:
     """Return the reason why this number of whole cycles gives no verdict yet."""
-    return f"{cycles} of the {MIN_BASE_CYCLES + MIN_HISTORY + 1} whole {_unit(cycle_us)} that a verdict needs"
+    return f"{cycles} of the {FIRST_VERDICT_CYCLES} whole {_unit(cycle_us)} that a verdict needs"
 
 
 def judge_cycle(

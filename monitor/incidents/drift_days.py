@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.local_time import local_day, local_weekday
-from config.time_format import DAY_US, WEEK_US
+from config.time_format import DAY_US
 from monitor.incidents.drift_horizons import Horizon
 from monitor.statistics.day_correlation import DayCorrelation
 from monitor.statistics.drift_sums import pack_integers, unpack_integers
 from storage.control.drift import DriftDayRow
 
 Int64 = NDArray[np.int64]
-
-CYCLES_US = (DAY_US, WEEK_US)
-"""The lengths of a cycle. The test of a whole cycle replaces that of horizons of these lengths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

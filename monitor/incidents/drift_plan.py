@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from config.time_format import DAY_US, WEEK_US
-from monitor.incidents.drift_cycles import MIN_BASE_CYCLES, MIN_HISTORY
-from monitor.incidents.drift_days import CYCLES_US, DriftDay
+from monitor.incidents.drift_days import DriftDay
+from monitor.incidents.drift_test import CYCLES_US, FIRST_VERDICT_CYCLES
 from monitor.statistics.day_correlation import shows_season
 
 _CYCLES_OF_SEASONS = {"hour_of_day": DAY_US, "hour_of_week": WEEK_US}
 _SEASON_DAYS = 28
-_WEEK_READY_DAYS = 7 * (MIN_HISTORY + MIN_BASE_CYCLES + 1)
+_WEEK_READY_DAYS = 7 * FIRST_VERDICT_CYCLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

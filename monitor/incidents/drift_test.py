@@ -22,6 +22,12 @@ from scipy import special
 from config.time_format import DAY_US, WEEK_US
 from monitor.statistics.part import Float64, Int64
 
+CYCLES_US = (DAY_US, WEEK_US)
+"""The lengths of a cycle. Horizons of these lengths are local days and weeks, with a test of their own."""
+
+FIRST_VERDICT_CYCLES = 10
+"""The whole cycle since the start of the base that has the first verdict."""
+
 MIN_BASELINE_HORIZONS = 30
 """Minimum number of horizons in a baseline. With fewer, the autocorrelation is too uncertain."""
 
@@ -104,7 +110,9 @@ def horizon_false_alarm_probability(per_week: float, horizon_us: int, *, horizon
 
 
 def earliest_verdict_us(horizon_us: int) -> int:
-    """Return the shortest time from the activation of a model to its first verdict."""
+    """Return the shortest time from the activation of a model to its first verdict; of a cycle, ten of them."""
+    if horizon_us in CYCLES_US:
+        return FIRST_VERDICT_CYCLES * horizon_us
     return max(DAY_US, MIN_BASELINE_HORIZONS * horizon_us)
 
 
