@@ -583,7 +583,7 @@ drift_marks = sa.Table(
     sa.Column("state", _Text),
 )
 
-# The frozen baseline of a horizon. `season` was true for baselines that revision 0009 has deleted; it is always false.
+# The frozen baseline of a horizon. `season` was true for baselines that revision 0010 has deleted; it is always false.
 drift_bases = sa.Table(
     "drift_bases",
     metadata,

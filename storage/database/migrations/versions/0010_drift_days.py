@@ -1,12 +1,12 @@
-"""Revision 0009: sums of whole days for the drift test; baselines of differences from earlier days are deleted."""
+"""Revision 0010: sums of whole days for the drift test; baselines of differences from earlier days are deleted."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
