@@ -27,6 +27,7 @@ COMMANDS = {
     "backtest": ("monitor.cli.backtest", "Replay recorded events or stored windows with the daemon's code."),
     "offsets": ("monitor.cli.offsets", "Show or reset a stream's positions."),
     "notify": ("monitor.cli.notify", "List the notification channels, or test one."),
+    "export": ("monitor.cli.export", "Write the scores of a stream to Parquet files."),
     "demo": ("monitor.cli.demo", "Run the daemon on a synthetic stream."),
     "db": ("monitor.cli.db", "Upgrade, check or copy the database."),
     "config": ("monitor.cli.config", "Print the configuration's JSON Schema."),
