@@ -1,4 +1,4 @@
-"""Generate the reference pages and the sources of dbt from the code: `python docs/generate.py` (or `--check`, which writes nothing)."""
+"""Generate the reference pages and the sources of dbt: `python docs/generate.py` (`--check` writes nothing)."""
 
 import json
 import sys
