@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Literal
 
 from config.sizing import DEFAULT_WARM_UP, FEW_EVENTS, SizingAdvice, choose_ahead, choose_grace
+from config.streams import DriftSettings
 from config.units import format_duration
 
 _PLAIN_SCALAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*")
@@ -182,6 +183,13 @@ def _alert_lines(advice: SizingAdvice) -> list[str]:
         "      # The false-alarm budget of all kinds of incident together. Default: 1/week.",
         "      false_alarms: 1/week",
     ]
+    default_horizons = DriftSettings().horizons
+    horizons = [each for each in default_horizons if each >= advice.window]
+    if len(horizons) < len(default_horizons):
+        lines += [
+            "      # Horizons of the drift tests. Default: 10m, 1h, 1d. Here: those of a window or more.",
+            f"      drift: {{horizons: [{', '.join(map(format_duration, horizons))}]}}",
+        ]
     if advice.window_events is not None and advice.window_events < FEW_EVENTS:
         lines += [
             "      # The smallest number of outliers in a spike's window. Default: 5.",

@@ -14,7 +14,7 @@ from consumers.discovery.field_roles import FieldRoles
 from consumers.discovery.sample import RecordSample
 from consumers.times import times_us
 
-_MIN_SPAN_S = 1.0
+_MIN_SPAN_S = 0.5
 _MIN_HOURS = 24
 _MIN_EVENTS_PER_HOUR = 5.0
 """Mean number of events from which on an hour without events is a pause, and not the chance of a rare event."""

@@ -11,20 +11,15 @@ from config.errors import BrokerUnavailable, ConfigError, OutriderError
 from config.settings import Settings, StreamSettings
 from consumers.source import PartitionInfo
 from monitor.cli.check_memory import MemoryBound, describe_process
+from monitor.cli.check_reach import budget_lines, closing_lines, find_reach, known_rate, preview_sizes
 from monitor.cli.check_sample import SampleReport, decode_sample
-from monitor.cli.output.budget_text import (
-    describe_budget,
-    nominal_count_model,
-    nominal_event_counts,
-    small_reference_warning,
-    suggest_window_size,
-)
+from monitor.cli.output.reach_text import describe_milestones
 from monitor.cli.output.tables import escape_unprintable
 from monitor.cli.settings import load_settings
 from monitor.daemon.connections import describe_connections
 from monitor.daemon.shared_settings import preview_settings
+from monitor.daemon.stored_sizes import follow_stored_sizes
 from monitor.models.warm_up_progress import format_rejections
-from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.control.models import ModelStore
 from storage.control.settings import SettingsStore
 from storage.database.engine import Database
@@ -37,11 +32,15 @@ _MAX_SHOWN_PARTITIONS = 4
 
 @dataclass(slots=True, kw_only=True)
 class _CheckReport:
-    """Comments printed below the settings, the errors found so far, and the bytes of events of each stream."""
+    """Comments printed below the settings, the errors found so far, and the bytes of events of each stream.
+
+    `never` holds the names of what the settings of a stream never reach.
+    """
 
     problems: list[OutriderError] = field(default_factory=list)
     event_bytes: list[int] = field(default_factory=list)
     broker_unavailable: bool = False
+    never: dict[str, list[str]] = field(default_factory=dict)
 
     def print_comment(self, line: str, *, indent: int = 0) -> None:
         click.echo(f"# {'  ' * indent}{line}")
@@ -79,24 +78,30 @@ def command(ctx: click.Context, offline: bool) -> None:
     report = _CheckReport()
     statuses: dict[str, StreamStatus] = {}
     if not offline:
-        statuses = _check_database(settings, report)
+        settings, statuses = _check_database(settings, report)
         _check_device(settings, report)
     for name, stream_settings in settings.streams.items():
         _check_stream(settings, name, stream_settings, statuses.get(name), report, offline=offline)
     report.print_comment(describe_process(report.event_bytes))
     report.raise_problems()
-    click.echo("# All checks passed." if not offline else "# The settings are valid; no connection was made.")
+    for line in closing_lines(report.never, offline=offline):
+        report.print_comment(line)
 
 
-def _check_database(settings: Settings, report: _CheckReport) -> dict[str, StreamStatus]:
-    """Check the database; return the status of its streams, empty without a current schema."""
+def _check_database(settings: Settings, report: _CheckReport) -> tuple[Settings, dict[str, StreamStatus]]:
+    """Check the database.
+
+    Returns:
+        The settings with the stored values of those that are `auto`, and the status of the stored streams. Without a
+        current schema these are the given settings and no status.
+    """
     report.print_comment("database")
     try:
         with Database(settings.database.url) as db:
             db.check_writable()
             if db.file is not None and not db.file.exists():
                 report.print_comment(f"{db.address} does not exist yet: the first run creates it", indent=1)
-                return {}
+                return settings, {}
             counts = db.count_connections()
             if counts is not None:
                 for line in describe_connections(*counts):
@@ -106,7 +111,7 @@ def _check_database(settings: Settings, report: _CheckReport) -> dict[str, Strea
                 missing = "has no tables yet: the first run creates them"
                 older = f"has schema {revision}: the next run upgrades it to {KNOWN_REVISIONS[-1]}"
                 report.print_comment(f"{db.address} {missing if revision is None else older}", indent=1)
-                return {}
+                return settings, {}
             db.check_schema()
             report.print_comment(f"{db.address} has schema {revision}", indent=1)
             statuses = {
@@ -117,10 +122,10 @@ def _check_database(settings: Settings, report: _CheckReport) -> dict[str, Strea
             for status in statuses.values():
                 _check_model(db, status, report)
                 _check_shared_settings(db, settings, status, report)
-            return statuses
+            return follow_stored_sizes(db, settings), statuses
     except OutriderError as error:
         report.add_problem(error, indent=1)
-        return {}
+        return settings, {}
 
 
 def _check_model(db: Database, status: StreamStatus, report: _CheckReport) -> None:
@@ -168,13 +173,23 @@ def _check_stream(
     offline: bool,
 ) -> None:
     report.print_comment(f"stream {name}")
-    partitions, fetch_bytes = _check_source(settings, name, stream_settings, status, report, offline=offline)
+    partitions, fetch_bytes, sample = _check_source(settings, name, stream_settings, status, report, offline=offline)
+    stream_settings, sizes = preview_sizes(stream_settings, sample, partitions)
+    if sizes is not None:
+        report.print_comment(sizes, indent=1)
     bound = _bound_memory(stream_settings, status, partitions, fetch_bytes)
     report.event_bytes.append(bound.total_bytes)
     for line in _memory_lines(bound, stream_settings, status, partitions):
         report.print_comment(line, indent=1)
-    for line in _budget_lines(stream_settings, status):
+    rate = known_rate(stream_settings, status, sample)
+    for line in budget_lines(stream_settings, status, rate):
         report.print_comment(line, indent=1)
+    found = find_reach(stream_settings, status, rate)
+    for line in describe_milestones(stream_settings, None if rate is None else rate.mean_s, found):
+        report.print_comment(line, indent=1)
+    never = [each.name for each in found if each.after_us is None]
+    if never:
+        report.never[name] = never
 
 
 def _check_source(
@@ -185,15 +200,15 @@ def _check_source(
     report: _CheckReport,
     *,
     offline: bool,
-) -> tuple[list[PartitionInfo], int | None]:
+) -> tuple[list[PartitionInfo], int | None, SampleReport | None]:
     """Connect to the source, and decode a sample of its records.
 
     Returns:
-        The partitions of the source, empty when it was not connected, and the bound on fetched bytes.
+        The partitions of the source, empty when it was not connected, the bound on fetched bytes, and the sample.
     """
     if stream_settings.source.type == "file" and stream_settings.source.is_stdin:
         report.print_comment("source: standard input, which can be read only once and was not opened", indent=1)
-        return [], None
+        return [], None, None
     from consumers.open import open_source
 
     partitions: list[PartitionInfo] = []
@@ -220,7 +235,7 @@ def _check_source(
         report.print_comment(f"source: and {len(partitions) - _MAX_SHOWN_PARTITIONS:,} more partitions", indent=1)
     if sample is not None:
         _report_sample(name, sample, report)
-    return partitions, fetch_bytes
+    return partitions, fetch_bytes, sample
 
 
 def _report_sample(name: str, sample: SampleReport, report: _CheckReport) -> None:
@@ -272,21 +287,3 @@ def _feature_count(stream_settings: StreamSettings, status: StreamStatus | None)
     if stream_settings.event.features != "auto":
         return len(stream_settings.event.features)
     return stream_settings.source.features if stream_settings.source.type == "synthetic" else None
-
-
-def _budget_lines(stream_settings: StreamSettings, status: StreamStatus | None) -> Iterator[str]:
-    """Describe the false-alarm budget in counts for the median window, or for example sizes before one was judged."""
-    threshold = None if status is None else status.threshold
-    count_model = nominal_count_model(stream_settings) if threshold is None else load_count_model(threshold.details)
-    clean_rate = count_model.rate if threshold is None else load_clean_rate(threshold.details)
-    typical_events = None if status is None else status.events_per_window
-    counts = nominal_event_counts(stream_settings) if typical_events is None else (typical_events,)
-    yield from describe_budget(count_model, counts, stream_settings, clean_rate)
-    hint = suggest_window_size(count_model, counts[-1], stream_settings)
-    if hint is not None:
-        yield f"  {hint}"
-    warning = small_reference_warning(stream_settings) if threshold is None else None
-    if warning is not None:
-        yield f"  {warning}"
-    if typical_events is None and stream_settings.source.type != "synthetic":
-        yield "  (no window has been judged yet: these are examples of events per window)"

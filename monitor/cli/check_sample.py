@@ -4,13 +4,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from config.sizing import EventRate
 from config.streams import StreamSettings
-from consumers.batch import RawBatch
+from consumers.batch import Int64, Partition, RawBatch
+from consumers.discovery.event_rate import estimate_rate
 from consumers.discovery.ranges import RangeReader, RetainedRange, newest_ranges
 from consumers.discovery.rejections import RejectionCounts, RejectionGroup
 from consumers.discovery.sample import sample_records
 from consumers.discovery.unread_times import warn_about_times
 from consumers.source import PartitionInfo, Source
+from monitor.models.first_sizes import has_event_times
 from monitor.models.training_codec import build_training_codec, find_features
 from monitor.models.training_set import describe_features
 from monitor.models.warm_up_progress import format_rejection
@@ -32,6 +37,7 @@ class SampleReport:
         features: The features of the usable events.
         rejections: The rejected records by reason and field, the largest group first.
         time_warnings: Warnings about the event time.
+        rate: The rate of the usable events; None if it is not known.
     """
 
     which: str
@@ -40,6 +46,7 @@ class SampleReport:
     features: tuple[str, ...]
     rejections: tuple[RejectionGroup, ...]
     time_warnings: tuple[str, ...] = ()
+    rate: EventRate | None = None
 
     @property
     def is_unusable(self) -> bool:
@@ -95,8 +102,12 @@ def decode_sample(
     names = find_features(stream_settings.event, batches, features, None)
     codec = build_training_codec(stream_settings, names, source.layout, None)
     counts = RejectionCounts(stream_settings.event, names)
+    times_us: dict[Partition, list[Int64]] = {}
     for raw in batches:
-        counts.add(raw, codec.decode(raw, time.time_ns() // 1_000).dead_letters)
+        decoded = codec.decode(raw, time.time_ns() // 1_000)
+        counts.add(raw, decoded.dead_letters)
+        times_us.setdefault(raw.partition, []).append(decoded.events.times_us)
+    pieces = [np.concatenate(each) for each in times_us.values()] if has_event_times(stream_settings) else []
     return SampleReport(
         which=which,
         n_records=n_records,
@@ -104,6 +115,7 @@ def decode_sample(
         features=names,
         rejections=counts.groups(),
         time_warnings=tuple(_warn_about_times(stream_settings, batches)),
+        rate=estimate_rate(pieces),
     )
 
 

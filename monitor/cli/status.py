@@ -13,6 +13,7 @@ from config.time_format import format_optional_time, format_time
 from config.units import format_duration
 from monitor.cli.database import open_database
 from monitor.cli.output.budget_text import describe_spike_budget
+from monitor.cli.output.reach_text import describe_pending, find_milestones
 from monitor.cli.output.status_text import format_stream
 from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
 from monitor.cli.settings import load_settings
@@ -70,6 +71,8 @@ COLUMNS = (
     "held",
     "late_share_last_hour",
     "problems",
+    "pending",
+    "never_reached",
 )
 
 
@@ -145,6 +148,8 @@ def _empty_row(name: str) -> dict[str, Any]:
         "health": "never_run",
         "problems": [],
         "held": [],
+        "pending": [],
+        "never_reached": [],
     }
 
 
@@ -203,6 +208,7 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
         "threshold_method": None if threshold is None else threshold.method,
         "promise": _spike_budget(status, settings),
         "drift": _drift_state(status, settings),
+        **_reach_columns(status, settings),
         "open_incidents": len(status.open_incidents),
         "dead_letters_last_hour": status.dead_letters_last_hour,
         "late_share_last_hour": status.late_share_last_hour,
@@ -313,6 +319,20 @@ def _drift_state(status: StreamStatus, settings: Settings) -> dict[str, str] | N
     cycle = None if cycle_us is None else format_duration(timedelta(microseconds=cycle_us))
     lengths += [] if cycle is None or cycle in lengths else [cycle]
     return {length: waiting.get(length, "watched") for length in lengths}
+
+
+def _reach_columns(status: StreamStatus, settings: Settings) -> dict[str, list[str]]:
+    """Return what the stream has not reached yet, and what it never reaches with its settings."""
+    stream_settings = settings.streams.get(status.name)
+    if stream_settings is None or status.threshold is None or not status.events_per_window:
+        return {"pending": [], "never_reached": []}
+    count_model = load_count_model(status.threshold.details)
+    rate_s = status.events_per_window / (status.window_size_us / 1e6)
+    found = find_milestones(stream_settings, rate_s, count_model)
+    return {
+        "pending": list(describe_pending(stream_settings, rate_s, count_model, status.threshold.method)),
+        "never_reached": [f"{each.name}: {each.text}" for each in found if each.after_us is None],
+    }
 
 
 def _age_s(status: StreamStatus, time_us: int | None) -> float | None:

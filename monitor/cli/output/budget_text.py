@@ -22,7 +22,7 @@ from monitor.thresholds.percentile import MIN_REFERENCE_TAIL, exceedance
 from monitor.thresholds.tail import min_energies
 
 _HELD_OUT_DIVISOR = 5
-_EXAMPLE_EVENT_COUNTS = (100, 1_000, 10_000)
+EXAMPLE_EVENT_COUNTS = (100, 1_000, 10_000)
 
 
 def describe_spike_budget(count_model: CountModel, n: int, settings: StreamSettings) -> str:
@@ -107,14 +107,6 @@ def nominal_count_model(settings: StreamSettings) -> CountModel:
     )
 
 
-def nominal_event_counts(settings: StreamSettings) -> tuple[int, ...]:
-    """Return event counts per window: that of a synthetic stream, or example counts for other sources."""
-    source = settings.source
-    if source.type == "synthetic":
-        return (max(1, round(source.rate * settings.window.size.total_seconds())),)
-    return _EXAMPLE_EVENT_COUNTS
-
-
 def small_reference_warning(settings: StreamSettings) -> str | None:
     """Return a warning when the warm-up is too short for the percentile."""
     n, share = _reference_size(settings), exceedance(settings.threshold.percentile)
@@ -123,8 +115,8 @@ def small_reference_warning(settings: StreamSettings) -> str | None:
     needed = round(MIN_REFERENCE_TAIL / share * settings.model.warm_up / n)
     return (
         f"{n:,} reference energies have {n * share:.3g} above the {settings.threshold.percentile:g} percentile, "
-        f"too few to estimate the threshold: set model.warm_up to {needed:,} or more, a lower percentile, "
-        "or threshold.method to pot"
+        "so that the first threshold is rough until live events have moved it: for a better one set model.warm_up to "
+        f"{needed:,} or more, a lower percentile, or threshold.method to pot"
     )
 
 

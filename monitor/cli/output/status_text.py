@@ -25,6 +25,8 @@ def format_stream(row: Row) -> str:
         lines.append(f"  spike          {row['promise']}")
     if row["drift"] is not None:
         lines.append(f"  drift          {'; '.join(f'{length}: {state}' for length, state in row['drift'].items())}")
+    lines += [f"  pending        {each}" for each in row["pending"]]
+    lines += [f"  never          {each}" for each in row["never_reached"]]
     if state != "never run":
         lines += _problem_lines(row)
     return "\n".join(lines)

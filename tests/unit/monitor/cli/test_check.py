@@ -115,6 +115,32 @@ def test_too_short_warm_up_for_the_percentile_is_reported(outrider: OutriderRunn
     assert "set model.warm_up to 20,000 or more" in out
 
 
+def test_check_says_what_is_never_reached_and_exits_with_0(outrider: OutriderRunner, tmp_path: Path) -> None:
+    stream = "a: {source: {type: synthetic, rate: 1}, window: {size: 1h}}"
+    result = outrider("check", config=write_config_text(tmp_path, f"streams: {{{stream}}}"))
+    assert result.code == 0, result.err
+    assert "count model: never learned: the look-back of 1 d holds 24 windows" in result.out
+    assert "All checks passed, but some things are never reached with these settings:" in result.out
+    assert "stream a: count model, slow rises, drift over 10m (see above)" in result.out
+
+
+def test_check_says_when_everything_is_reached(outrider: OutriderRunner, tmp_path: Path) -> None:
+    config = write_config_text(tmp_path, "streams: {a: {source: {type: synthetic, rate: 10}}}")
+    out = outrider("check", config=config).out
+    assert "reached at 10 events a second:" in out
+    assert "count model: learned after 5 h (300 windows of 1m)" in out
+    assert out.endswith("# All checks passed.\n")
+
+
+def test_values_of_auto_are_shown_by_the_sample(outrider: OutriderRunner, tmp_path: Path, sqlite_url: str) -> None:
+    write_events(tmp_path, *[f'{{"ts": {1_767_225_600 + 300 * i}, "x": {i % 7}}}' for i in range(2_000)])
+    event = "{features: [x], time: {field: ts}}, window: {size: auto}, threshold: {look_back: auto, percentile: auto}"
+    result = outrider("check", config=config_for_events(tmp_path, sqlite_url, event))
+    assert result.code == 0, result.err
+    assert "auto: by this sample window.size 1h, threshold.percentile 99.0, threshold.look_back 18d" in result.out
+    assert "count model: learned after 4 d 5 h (100 windows of 1h)" in result.out
+
+
 def test_memory_bound_is_the_sum_of_its_parts(outrider: OutriderRunner, tmp_path: Path) -> None:
     config = write_config_text(tmp_path, "streams: {a: {source: {type: synthetic, features: 16, partitions: 2}}}")
     out = outrider("check", config=config).out
