@@ -33,7 +33,7 @@ from monitor.statistics.drift_sums import code_events
 from monitor.statistics.part import Scale, summarise
 from monitor.statistics.part_codec import encode_part
 from monitor.statistics.training_profile import TrainingProfile, build_feature_profile, quantile_edges
-from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftModel, DriftUpdate, DriftWindow
 from storage.control.records import Incident
 
 MAX_HEAD_US = 10 * DAY_US
@@ -73,9 +73,9 @@ class StreamWindows:
         at = int(np.searchsorted(self._starts_us, from_us))
         return int(self._starts_us[at]) if at < len(self._starts_us) else None
 
-    def find_model_before(self, *_: int) -> tuple[int, int]:
+    def find_model_before(self, *_: int) -> DriftModel:
         """Return the only model."""
-        return 1, int(self._starts_us[0])
+        return DriftModel(model_id=1, activated_us=int(self._starts_us[0]), season=None)
 
     def windows(self, _: int, __: int, from_us: int, until_us: int) -> Sequence[DriftWindow]:
         """Return the windows that start in [from, until)."""

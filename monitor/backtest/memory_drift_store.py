@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from monitor.backtest.memory_store import MemoryStore
-from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import (
+    DriftBaselineRow,
+    DriftDayRow,
+    DriftFacts,
+    DriftModel,
+    DriftUpdate,
+    DriftWindow,
+    season_kind,
+)
 
 
 class MemoryDriftStore:
@@ -41,8 +49,8 @@ class MemoryDriftStore:
         at = bisect_left(starts, self._until_us // horizon_us * horizon_us)
         return starts[at] if at < len(starts) else None
 
-    def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
-        """Return the model of the last window that starts before a time, and the start of its current activation."""
+    def find_model_before(self, stream_id: int, before_us: int) -> DriftModel | None:
+        """Return the model of the last window that starts before a time; None if there is no such window."""
         at = bisect_left(self._memory.judged_starts_us, before_us) - 1
         if at < 0:
             return None
@@ -53,7 +61,7 @@ class MemoryDriftStore:
             for model_id, valid_from_us in reversed(self._memory.activations)
             if model_id == row.model_id and valid_from_us <= row.valid_from_us
         )
-        return row.model_id, since_us
+        return DriftModel(model_id=row.model_id, activated_us=since_us, season=season_kind(row.details))
 
     def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterator[DriftWindow]:
         """Yield the judged windows of a model that start in [from, until), in order."""

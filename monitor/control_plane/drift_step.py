@@ -37,7 +37,7 @@ from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.models.scoring import LoadedModel
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.thresholds.percentile import exceedance
-from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftUpdate, StoredDays
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftModel, DriftUpdate, StoredDays
 from storage.control.records import Incident
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class DriftMonitor:
             return False
         model = self._store.find_model_before(self._stream_id, until_us)
         assert model is not None, "a horizon is due because it has a window"
-        update = self._build_update(facts, rules, until_us, *model)
+        update = self._build_update(facts, rules, until_us, model)
         memory, self._memory = self._memory, None
         stored = self._store.store_update(self._stream_id, rules.stream, facts.until_us, update)
         if stored and memory is not None:
@@ -120,13 +120,13 @@ class DriftMonitor:
             self._memory = memory
         return stored
 
-    def _build_update(
-        self, facts: DriftFacts, rules: StreamRules, until_us: int, model_id: int, activated_us: int
-    ) -> DriftUpdate:
+    def _build_update(self, facts: DriftFacts, rules: StreamRules, until_us: int, in_force: DriftModel) -> DriftUpdate:
         before = DriftState.from_json(facts.state)
-        model = self._model(model_id)
+        model = self._model(in_force.model_id)
         rebased_us = facts.rebased_from_us
-        base_from_us = activated_us if rebased_us is None or rebased_us >= until_us else max(activated_us, rebased_us)
+        base_from_us = in_force.activated_us
+        if rebased_us is not None and rebased_us < until_us:
+            base_from_us = max(base_from_us, rebased_us)
         state = before
         if state.base_from_us != base_from_us:
             waiting = {format_horizon(length): explain_waiting(0, length) for length in CYCLES_US}
@@ -134,13 +134,13 @@ class DriftMonitor:
                 base_from_us=base_from_us, waiting=waiting, cycle_us=before.cycle_us, raised=before.raised
             )
         stored = self._store.days(self._stream_id, base_from_us) if _ends_day(until_us, rules) else []
-        memory = self._get_memory(model_id, base_from_us, facts.until_us, rules)
+        memory = self._get_memory(in_force.model_id, base_from_us, facts.until_us, rules)
         if model.training_profile is not None:
             memory.load_windows(self._store, self._stream_id, state, until_us)
         step = _Step(rules=rules, until_us=until_us, state=state)
         statistics, new_days = memory.statistics(model), memory.end_days(until_us) if _ends_day(until_us, rules) else []
         if statistics is not None:
-            _run_tests(step, memory, statistics, [*map(decode_day, stored), *new_days])
+            _run_tests(step, memory, statistics, [*map(decode_day, stored), *new_days], in_force.season)
         step.state = replace(step.state, waiting=_waiting_reasons(step, model))
         memory.discard(step.state, until_us)
         finding = self._build_finding(step, model, statistics)
@@ -286,10 +286,12 @@ def _days_to_store(base_from_us: int, until_us: int, days: Sequence[DriftDay]) -
     return StoredDays(base_from_us=base_from_us, keep_from_us=until_us - KEPT_CYCLES * WEEK_US, rows=rows)
 
 
-def _run_tests(step: _Step, memory: DriftMemory, statistics: DriftStatistics, days: Sequence[DriftDay]) -> None:
+def _run_tests(
+    step: _Step, memory: DriftMemory, statistics: DriftStatistics, days: Sequence[DriftDay], season: str | None
+) -> None:
     """Test the cycles and horizons that end now. `days` are those of the base at the end of a day, otherwise none."""
     if days:
-        step.state = replace(step.state, cycle_us=active_cycle(None, days, step.state.cycle_us))
+        step.state = replace(step.state, cycle_us=active_cycle(season, days, step.state.cycle_us))
     plan = plan_horizons(step.rules.active_horizons_us, step.state.cycle_us, len(days))
     due = [length for length in plan.horizons if step.until_us % length == 0]
     for length in due:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel
-from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftUpdate, DriftWindow
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftModel, DriftUpdate, DriftWindow
 from storage.control.evidence import Evidence
 from storage.control.records import (
     Incident,
@@ -120,8 +120,8 @@ class DriftStoreProtocol(Protocol):
         """Return the time up to which drift is judged and the horizons that follow."""
         ...
 
-    def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
-        """Return the model of the last window that starts before a time, and the start of its validity."""
+    def find_model_before(self, stream_id: int, before_us: int) -> DriftModel | None:
+        """Return the model of the last window that starts before a time; None if there is no such window."""
         ...
 
     def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterable[DriftWindow]:

@@ -54,6 +54,18 @@ class DriftFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriftModel:
+    """The model of a window, and the start of its activation: it has been in force since then without interruption.
+
+    `season` is the kind of the active season of the outlier rate, by the threshold of the window; None without one.
+    """
+
+    model_id: int
+    activated_us: int
+    season: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftWindow:
     """A judged window with events; `fired` is True if its outlier count fired."""
 
@@ -177,15 +189,10 @@ class DriftStore:
             settings_revision=row.settings_revision,
         )
 
-    def find_model_before(self, stream_id: int, before_us: int) -> tuple[int, int] | None:
-        """Return the model of the last window that starts before a time, and the start of its current activation.
-
-        Returns:
-            (model id, `valid_from_us` of the first threshold row since which this model is in force without
-            interruption); None if there is no window before the time.
-        """
+    def find_model_before(self, stream_id: int, before_us: int) -> DriftModel | None:
+        """Return the model of the last window that starts before a time; None if there is no such window."""
         newest = (
-            sa.select(thresholds.c.model_id, thresholds.c.valid_from_us)
+            sa.select(thresholds.c.model_id, thresholds.c.valid_from_us, thresholds.c.details)
             .join(windows, windows.c.threshold_id == thresholds.c.id)
             .where(*judged_with_events(stream_id), windows.c.window_start_us < before_us)
             .order_by(windows.c.window_start_us.desc())
@@ -196,7 +203,11 @@ class DriftStore:
             if row is None:
                 return None
             since_us = _read_activation(conn, stream_id, row.model_id, row.valid_from_us)
-        return row.model_id, row.valid_from_us if since_us is None else since_us
+        return DriftModel(
+            model_id=row.model_id,
+            activated_us=row.valid_from_us if since_us is None else since_us,
+            season=season_kind(json.loads(row.details or "{}")),
+        )
 
     def windows(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Iterator[DriftWindow]:
         """Yield the judged windows of a model that start in [from, until), in order.
@@ -303,6 +314,12 @@ def read_rebase(conn: sa.Connection, stream_id: int) -> int | None:
     """Return the start of the baseline that follows an accepted drift; None if there was none."""
     query = sa.select(drift_marks.c.rebased_from_us).where(drift_marks.c.stream_id == stream_id)
     return conn.execute(query).scalar_one_or_none()
+
+
+def season_kind(threshold_details: Mapping[str, Any]) -> str | None:
+    """Return the kind of the active season in the details of a threshold row; None without one."""
+    kind = (threshold_details.get("season") or {}).get("kind")
+    return None if kind is None else str(kind)
 
 
 def rebase_drift(conn: sa.Connection, stream_id: int, from_us: int | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from config.time_format import DAY_US
-from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftUpdate, DriftVerdictRow, StoredDays
+from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftModel, DriftUpdate, DriftVerdictRow, StoredDays
 from storage.control.records import Incident, SealFacts, WindowFacts
 from storage.control.thresholds import CalibrationRow
 from storage.database.engine import Database
@@ -466,8 +466,12 @@ def test_model_before_is_that_of_the_last_window_with_the_start_of_its_activatio
     seal_until(stores, 3)
     judge_due(stores)
     assert stores.drift.find_model_before(stores.stream_id, T0) is None
-    assert stores.drift.find_model_before(stores.stream_id, T0 + 2 * MINUTE) == (stores.model_id, 0)
-    assert stores.drift.find_model_before(stores.stream_id, T0 + HOUR) == (model_id, T0 + MINUTE)
+    assert stores.drift.find_model_before(stores.stream_id, T0 + 2 * MINUTE) == DriftModel(
+        model_id=stores.model_id, activated_us=0, season=None
+    )
+    assert stores.drift.find_model_before(stores.stream_id, T0 + HOUR) == DriftModel(
+        model_id=model_id, activated_us=T0 + MINUTE, season=None
+    )
 
 
 def test_model_that_is_activated_again_starts_at_its_last_activation(stores: ControlStores) -> None:
@@ -479,5 +483,9 @@ def test_model_that_is_activated_again_starts_at_its_last_activation(stores: Con
     stores.commit(part(stores, 0), part(stores, 1, threshold_id=other_id), part(stores, 3, threshold_id=newest.id))
     seal_until(stores, 4)
     judge_due(stores)
-    assert stores.drift.find_model_before(stores.stream_id, T0 + MINUTE) == (stores.model_id, 0)
-    assert stores.drift.find_model_before(stores.stream_id, T0 + HOUR) == (stores.model_id, T0 + 3 * MINUTE)
+    assert stores.drift.find_model_before(stores.stream_id, T0 + MINUTE) == DriftModel(
+        model_id=stores.model_id, activated_us=0, season=None
+    )
+    assert stores.drift.find_model_before(stores.stream_id, T0 + HOUR) == DriftModel(
+        model_id=stores.model_id, activated_us=T0 + 3 * MINUTE, season=None
+    )
