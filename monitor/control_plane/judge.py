@@ -12,6 +12,7 @@ from monitor.incidents.records import find_dead_letters, find_gaps
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.incidents.slow_rise import find_slow_rise
 from monitor.incidents.spike import SpikeVerdict, build_spike_finding, evaluate_open_window, judge_spike
+from monitor.incidents.spike_growth import SpikeLevel, find_growth, start_level
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.event_sample import merge_encoded_samples
 from monitor.statistics.part import Part, merge_parts
@@ -62,6 +63,7 @@ def judge_window(
     incidents = [incident for incident in facts.open_incidents if incident is not early]
     verdict = judge_spike(window.threshold, window.part.events, window.part.outliers, rules)
     spike = build_spike_finding(window, verdict)
+    level, spike = _find_growth(window, incidents, spike)
     rows = _confirm_early_incident(
         _update_incident(Kind.SPIKE, spike, incidents, window, now_us), early, window, now_us
     )
@@ -77,7 +79,7 @@ def judge_window(
         window=_judged_window_row(window, findings),
         incidents=rows,
         gap_ids=[gap.id for gap in facts.gaps],
-        state={**facts.state, "slow_rise": rise.to_json()},
+        state={**facts.state, "slow_rise": rise.to_json(), "spike": _level_after(level, window, rows)},
         sample=_merge_samples(window),
     )
 
@@ -134,8 +136,12 @@ def _merge_parts(facts: WindowFacts) -> tuple[Part, int | None]:
 
 def _opened_by_window(incident: Incident, facts: WindowFacts) -> bool:
     """Return whether this window opened the incident, or opened it again, before it was judged."""
-    start_us = incident.details.get("reopened", {}).get("window_start_us", incident.window_start_us)
-    return incident.kind == Kind.SPIKE and bool(start_us == facts.window_start_us)
+    return incident.kind == Kind.SPIKE and _start_of(incident) == facts.window_start_us
+
+
+def _start_of(incident: Incident) -> int:
+    """Return the start of the window that opened an incident, or that opened it again last."""
+    return int(incident.details.get("reopened", {}).get("window_start_us", incident.window_start_us))
 
 
 def _update_incident(
@@ -181,6 +187,29 @@ def _replace_numbers(early: Incident, row: Incident) -> Incident:
 
 def _keep_acknowledgement(row: Incident, early: Incident) -> Incident:
     return replace(row, acknowledged_until_us=early.acknowledged_until_us if row.severity == early.severity else None)
+
+
+def _find_growth(
+    window: WindowUnderTest, incidents: Sequence[Incident], spike: Finding | None
+) -> tuple[SpikeLevel | None, Finding | None]:
+    """Return the level of the open spike incident and the finding of a window; None and the finding without one."""
+    own = next((each for each in incidents if each.kind == Kind.SPIKE), None)
+    if own is None:
+        return None, spike
+    level = SpikeLevel.from_json(window.facts.state.get("spike"), _start_of(own))
+    if level is None:  # an incident of a former version
+        return start_level(window, _start_of(own)), spike
+    return find_growth(level, window, spike)
+
+
+def _level_after(level: SpikeLevel | None, window: WindowUnderTest, rows: Sequence[Incident]) -> dict[str, Any] | None:
+    """Return the level to store: that of the spike incident that is open after a window, None without one."""
+    spike = next((row for row in rows if row.kind == Kind.SPIKE and row.status == "open"), None)
+    if spike is None:
+        return None
+    if level is None or level.incident_us != _start_of(spike):
+        level = start_level(window, _start_of(spike))
+    return level.to_json()
 
 
 def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bool) -> WindowRow:

@@ -51,12 +51,16 @@ class TransitionType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The result of a test that fired, with the numbers that led to it."""
+    """The result of a test that fired, with the numbers that led to it.
+
+    `is_growth` marks a finding that an open incident tells at once, though its severity is not higher.
+    """
 
     kind: Kind
     severity: Severity
     summary: str
     details: Mapping[str, Any]
+    is_growth: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +104,10 @@ def advance_incident(
 ) -> Incident | None:
     """Return the incident after `window`, with its transition if there is one. None without incident and finding.
 
-    An incident opens at the first finding. It escalates when a finding is more severe, is repeated when it still fires
-    after `repeat_interval` (an acknowledged one when its acknowledgement has expired), and resolves after
-    `resolve_after` consecutive windows without a finding. One finding opens an incident and several clean windows
-    resolve it (hysteresis), so that a count that oscillates around its threshold opens only one incident.
+    An incident opens at the first finding. It escalates when a finding is more severe or the problem has grown, is
+    repeated when it still fires after `repeat_interval` (an acknowledged one when its acknowledgement has expired), and
+    resolves after `resolve_after` consecutive windows without a finding. One finding opens an incident and several
+    clean windows resolve it (hysteresis), so that a count that oscillates around its threshold opens only one incident.
     """
     if finding is None:
         return None if incident is None else _count_clean_window(incident, window, policy)
@@ -151,8 +155,8 @@ def _open(finding: Finding, window: Interval) -> Incident:
 
 
 def escalates(finding: Finding, incident: Incident) -> bool:
-    """Return True if a finding is more severe than the open incident."""
-    return _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[Severity(incident.severity)]
+    """Return True if a finding is more severe than the open incident, or if the problem has grown."""
+    return finding.is_growth or _SEVERITY_ORDER[finding.severity] > _SEVERITY_ORDER[Severity(incident.severity)]
 
 
 def is_repeat_due(incident: Incident, at_us: int, repeat_interval_us: int) -> bool:
@@ -168,10 +172,12 @@ def is_repeat_due(incident: Incident, at_us: int, repeat_interval_us: int) -> bo
 def _update_firing(incident: Incident, finding: Finding, window: Interval, policy: LifecyclePolicy) -> Incident:
     fired = replace(incident, clean_windows=0, windows_fired=incident.windows_fired + 1, transition=None)
     if escalates(finding, incident):
-        # A person has acknowledged the lower severity only.
-        escalated = replace(fired, severity=finding.severity.value, last_told_us=window.end_us, summary=finding.summary)
+        # A person has acknowledged the lower severity or the lower rate only.
+        severity = max(finding.severity, Severity(incident.severity), key=_SEVERITY_ORDER.__getitem__)
+        escalated = replace(fired, severity=severity.value, last_told_us=window.end_us, summary=finding.summary)
         escalated = replace(escalated, acknowledged_until_us=None)
-        return _with_transition(escalated, _build_transition(TransitionType.ESCALATED, finding, window))
+        told = replace(finding, severity=severity)
+        return _with_transition(escalated, _build_transition(TransitionType.ESCALATED, told, window))
     if is_repeat_due(incident, window.end_us, policy.repeat_interval_us):
         repeated = replace(fired, last_told_us=window.end_us, acknowledged_until_us=None)
         return _with_transition(repeated, _build_transition(TransitionType.REPEATED, finding, window))
