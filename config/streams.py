@@ -247,7 +247,7 @@ class DriftSettings(Section):
     horizons: Horizons = Field(
         default=(timedelta(minutes=10), timedelta(hours=1), timedelta(days=1)),
         min_length=1,
-        description="The horizons of the drift tests, from short to long. A stream with a season has days or weeks instead.",
+        description="The horizons of the drift tests, from short to long; days or weeks where there is a season.",
     )
     min_effect: Number = Field(
         default=0.1, ge=0, description="The smallest effect that is a drift, in training standard deviations."
