@@ -1,6 +1,7 @@
-"""Configured against realised false-alarm rates: thresholds, warm-up, spikes, season, slow rises and drift.
+"""Configured against realised false-alarm rates: thresholds, warm-up, spikes, season, slow rises, drift, magnitude.
 
-    python benchmarks/statistics.py [--quick] [--only thresholds|warm_up|spikes|season|slow_rises|drift] [--seed N]
+    python benchmarks/statistics.py [--quick] [--seed N]
+        [--only thresholds|warm_up|spikes|season|slow_rises|drift|magnitude]
 
 Energies and past counts are sampled; realised rates are computed from exact distributions where possible, not counted.
 Each table prints its seed.
@@ -15,7 +16,7 @@ from pathlib import Path
 def main() -> None:
     # This file has the name of a standard library module: its folder must not be first in the import path.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    from benchmarks.statistical import drift, season, slow_rises, spikes, thresholds, warm_up
+    from benchmarks.statistical import drift, magnitude, season, slow_rises, spikes, thresholds, warm_up
 
     tables = {
         "thresholds": thresholds,
@@ -24,6 +25,7 @@ def main() -> None:
         "season": season,
         "slow_rises": slow_rises,
         "drift": drift,
+        "magnitude": magnitude,
     }
     aliases = {"limits": "thresholds", "rises": "slow_rises"}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

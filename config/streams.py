@@ -265,7 +265,11 @@ class AlertSettings(Section):
     """The conditions that open, repeat and resolve incidents."""
 
     false_alarms: Rate = Field(default=Rate(count=1.0, unit="week"), description="The false-alarm budget.")
-    min_outliers: Int = Field(default=5, ge=1, description="The smallest number of outliers in a spike's window.")
+    min_outliers: Int = Field(
+        default=5,
+        ge=1,
+        description="The smallest number of outliers in a spike's window. One event far above all others needs none.",
+    )
     min_ratio: Number = Field(
         default=0.0, ge=0, le=1, description="The smallest share of outliers in a spike's window."
     )

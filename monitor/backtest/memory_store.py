@@ -8,7 +8,7 @@ the reason why the back-test does not use the stores of the database.
 # ruff: noqa: ARG002 - the stores hold one stream with one caller, so some arguments of the protocols are not used
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -197,6 +197,12 @@ class MemoryStore:
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
         """Return None: a back-test judges every window at its end."""
         return None
+
+    def open_outlier_parts(
+        self, stream_id: int, window_start_us: int, known: Collection[int]
+    ) -> list[tuple[int, bytes]]:
+        """Return nothing: there is no open window."""
+        return []
 
     def open_incidents_early(self, stream_id: int, stream: str, facts: WindowFacts, rows: Sequence[Incident]) -> bool:
         """Store nothing: there is no open window."""

@@ -25,6 +25,7 @@ class _ThresholdKey:
 
     previous: ThresholdRow
     windows: Sequence[Hashable]
+    excluded: Sequence[Hashable]
     clean: Sequence[int]
     rule: tuple[object, ...]
     tick_us: int
@@ -70,6 +71,7 @@ class SharedCache(ThresholdCalculator):
         key = _ThresholdKey(
             previous=previous,
             windows=look_back.windows,
+            excluded=list(look_back.excluded),
             clean=clean,
             rule=(rules.percentile, rules.method),
             tick_us=tick_us,

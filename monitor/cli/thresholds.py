@@ -4,7 +4,12 @@ import click
 
 from config.settings import Settings
 from monitor.cli.database import format_no_history, has_history, open_database, open_history
-from monitor.cli.output.budget_text import describe_budget, describe_threshold_notes, suggest_window_size
+from monitor.cli.output.budget_text import (
+    describe_budget,
+    describe_magnitude_budget,
+    describe_threshold_notes,
+    suggest_window_size,
+)
 from monitor.cli.output.tables import (
     TABLE_ROWS,
     format_option,
@@ -16,7 +21,7 @@ from monitor.cli.output.tables import (
 )
 from monitor.cli.settings import load_settings
 from monitor.daemon.stored_sizes import follow_stored_sizes
-from monitor.thresholds.tick import load_clean_rate, load_count_model
+from monitor.thresholds.tick import load_clean_rate, load_count_model, load_tail_law
 from storage.queries.history_views import THRESHOLDS
 from storage.queries.status import load_stream_ids, load_stream_status
 
@@ -64,6 +69,9 @@ def _print_budget(settings: Settings, stream: str) -> None:
     count_model = load_count_model(threshold.details)
     for line in describe_budget(count_model, (typical_events,), stream_settings, load_clean_rate(threshold.details)):
         click.echo(line)
+    tail = load_tail_law(threshold.details)
+    least = describe_magnitude_budget(tail, count_model, typical_events, threshold.threshold, stream_settings)
+    click.echo(f"  largest energy, the part of the spikes' half that counts leave over: {least}")
     hint = suggest_window_size(count_model, typical_events, stream_settings)
     if hint is not None:
         click.echo(f"  {hint}")

@@ -36,6 +36,7 @@ from monitor.incidents.spike import evaluate_open_window
 from monitor.incidents.window import ThresholdInForce
 from monitor.schedule import tick_at_or_after
 from monitor.statistics.part import Scale
+from monitor.statistics.part_codec import decode_part
 from monitor.statistics.season import SeasonState, load_season
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache
@@ -46,7 +47,7 @@ from monitor.thresholds.tick import (
     compute_tick_threshold,
     load_scale,
 )
-from storage.control.records import Incident, SealFacts, WindowFacts
+from storage.control.records import Incident, OpenWindow, SealFacts, WindowFacts
 from storage.control.thresholds import ThresholdRow, TickFacts
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,8 @@ class ControlPlane:
         self._season = SeasonLearner(stream_id)
         self._accepted: Float32 | None = None
         self._opened_early_us: int | None = None
+        self._open_start_us: int | None = None
+        self._open_energies: dict[int, float] = {}
 
     def run_due(self) -> bool:
         """Run all due steps; return whether there was any.
@@ -199,8 +202,10 @@ class ControlPlane:
         rules = self._reader.schedule.at(window.window_start_us)
         end_us = window.window_start_us + rules.size_us
         threshold = apply_to_window(self._get_threshold(window.threshold_id), window.window_start_us, end_us, {})
-        verdict = evaluate_open_window(threshold, window.events, window.outliers, rules)
-        if verdict is None or not verdict.fires:
+        tests = evaluate_open_window(
+            threshold, window.events, window.outliers, self._find_largest_energy(window), rules
+        )
+        if tests is None or not tests.fires:
             return
         facts = store.read_window(self._stream_id, window.window_start_us)
         if facts is None or facts.is_judged:
@@ -212,6 +217,16 @@ class ControlPlane:
             rows = judge_open_window(facts, self._get_threshold, rules, self._now_us(), evidence)
         if not rows or store.open_incidents_early(self._stream_id, self._stream, facts, rows):
             self._opened_early_us = window.window_start_us
+
+    def _find_largest_energy(self, window: OpenWindow) -> float | None:
+        """Return the largest energy of the outliers of the first open window; only new parts are read."""
+        start_us = window.window_start_us
+        known = self._open_energies if self._open_start_us == start_us else {}
+        if window.outliers:
+            for part_id, payload in self._stores.windows.open_outlier_parts(self._stream_id, start_us, known):
+                known[part_id] = float(decode_part(payload).top[0])
+        self._open_start_us, self._open_energies = start_us, known
+        return max(known.values(), default=None)
 
     def _find_evidence(self, facts: WindowFacts, store: EvidenceStoreProtocol) -> Mapping[str, Any]:
         """Look up the most anomalous events and the keys of a window, and explain them."""

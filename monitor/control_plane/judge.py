@@ -11,7 +11,7 @@ from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.incidents.slow_rise import find_slow_rise
-from monitor.incidents.spike import SpikeVerdict, build_spike_finding, evaluate_open_window, judge_spike
+from monitor.incidents.spike import SpikeTests, build_spike_finding, evaluate_open_window, judge_spike
 from monitor.incidents.spike_growth import SpikeLevel, find_growth, start_level
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.event_sample import merge_encoded_samples
@@ -28,7 +28,7 @@ _EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
 class _WindowFindings:
     """The results of spike and slow-rise detection in a window."""
 
-    verdict: SpikeVerdict
+    tests: SpikeTests
     spike: Finding | None
     rise: Finding | None
     rise_since_us: int | None
@@ -61,8 +61,8 @@ def judge_window(
         return Judgement(window=_window_row(facts, part, threshold_id, judged=False))
     early = next((each for each in facts.open_incidents if _opened_by_window(each, facts)), None)
     incidents = [incident for incident in facts.open_incidents if incident is not early]
-    verdict = judge_spike(window.threshold, window.part.events, window.part.outliers, rules)
-    spike = build_spike_finding(window, verdict)
+    tests = judge_spike(window.threshold, window.part.events, window.part.outliers, _largest_energy(window.part), rules)
+    spike = build_spike_finding(window, tests)
     level, spike = _find_growth(window, incidents, spike)
     rows = _confirm_early_incident(
         _update_incident(Kind.SPIKE, spike, incidents, window, now_us), early, window, now_us
@@ -74,7 +74,7 @@ def judge_window(
     rows += _update_incident(Kind.LATE, find_late(facts, window.part, rules), incidents, window, now_us)
     rows += _update_incident(Kind.GAP, find_gaps(facts), incidents, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
-    findings = _WindowFindings(verdict=verdict, spike=spike, rise=raised, rise_since_us=alarmed_us)
+    findings = _WindowFindings(tests=tests, spike=spike, rise=raised, rise_since_us=alarmed_us)
     return Judgement(
         window=_judged_window_row(window, findings),
         incidents=rows,
@@ -101,10 +101,15 @@ def judge_open_window(
     window = _window_under_test(facts, get_threshold, rules, evidence)
     if window is None or any(each.kind == Kind.SPIKE for each in facts.open_incidents):
         return []
-    verdict = evaluate_open_window(window.threshold, window.part.events, window.part.outliers, rules)
-    if verdict is None or not verdict.fires:
+    part = window.part
+    tests = evaluate_open_window(window.threshold, part.events, part.outliers, _largest_energy(part), rules)
+    if tests is None or not tests.fires:
         return []
-    return _update_incident(Kind.SPIKE, build_spike_finding(window, verdict, early=True), (), window, now_us)
+    return _update_incident(Kind.SPIKE, build_spike_finding(window, tests, early=True), (), window, now_us)
+
+
+def _largest_energy(part: Part) -> float | None:
+    return float(part.top[0]) if len(part.top) else None
 
 
 def needs_evidence(rows: Sequence[Incident]) -> bool:
@@ -227,7 +232,7 @@ def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, jud
 
 
 def _judged_window_row(window: WindowUnderTest, findings: _WindowFindings) -> WindowRow:
-    part, verdict = window.part, findings.verdict
+    part, verdict = window.part, findings.tests.count
     energies = summarise_energies(part, window.threshold.scale)
     return replace(
         _window_row(window.facts, part, window.threshold.row.id, judged=True),
@@ -258,7 +263,8 @@ def _merge_samples(window: WindowUnderTest) -> WindowSample | None:
 def _fired_details(findings: _WindowFindings) -> dict[str, Any] | None:
     """Return the alarm of a window as JSON; windows with an alarm are left out of the count model."""
     if findings.spike is not None:
-        return {"fired": Kind.SPIKE.value, "limit": findings.verdict.count_threshold}
+        of_test = {"test": findings.tests.name} if findings.tests.name != "count" else {}
+        return {"fired": Kind.SPIKE.value, "limit": findings.tests.count.count_threshold, **of_test}
     if findings.rise is not None:
         return {"fired": Kind.SLOW_RISE.value, "since_us": findings.rise_since_us}
     return None

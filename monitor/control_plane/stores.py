@@ -1,6 +1,6 @@
 """Protocols of the stores of the control plane, implemented by the database and by the back-test in memory."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +46,12 @@ class WindowStoreProtocol(Protocol):
 
     def first_open_window(self, stream_id: int) -> OpenWindow | None:
         """Return the window that starts at the seal, if it has events."""
+        ...
+
+    def open_outlier_parts(
+        self, stream_id: int, window_start_us: int, known: Collection[int]
+    ) -> list[tuple[int, bytes]]:
+        """Return id and payload of the parts of a window with outliers, those with known ids left out."""
         ...
 
     def open_incidents_early(self, stream_id: int, stream: str, facts: WindowFacts, rows: Sequence[Incident]) -> bool:

@@ -1,4 +1,4 @@
-"""Spikes: windows with improbably many outliers under the count model of clean windows. Pure functions.
+"""Spikes: windows with improbably many outliers, or with an improbably large energy. Pure functions.
 
 The count model learns rate and dispersion from clean windows (`monitor.statistics.counts`). A window fires above the
 smallest count that a clean window exceeds with at most its share of the false-alarm budget.
@@ -12,6 +12,7 @@ from config.budget import false_alarm_probability, windows_to_learn
 from config.stream_rules import StreamRules
 from config.time_format import format_one_period, format_rounded_duration, format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.magnitude import MagnitudeVerdict, judge_magnitude, magnitude_details
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest, window_details
 from monitor.statistics.counts import CountModel, exceedance_probability, p_value
 
@@ -141,8 +142,38 @@ window, unless the full window has more events.
 _MAX_LARGEST_ENERGIES = 10
 
 
-def judge_spike(in_force: ThresholdInForce, events: int, outliers: int, rules: StreamRules) -> SpikeVerdict:
-    """Return the test result of a window by its numbers of events and outliers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpikeTests:
+    """The results of both tests of a window; `magnitude` is None without a tail law."""
+
+    count: SpikeVerdict
+    magnitude: MagnitudeVerdict | None
+
+    @property
+    def fires(self) -> bool:
+        """Return True if one of the tests fires."""
+        return self.count.fires or (self.magnitude is not None and self.magnitude.fires)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the test that fires, of the count if both do."""
+        return "magnitude" if self.fires and not self.count.fires else "count"
+
+
+def judge_spike(
+    in_force: ThresholdInForce, events: int, outliers: int, largest: float | None, rules: StreamRules
+) -> SpikeTests:
+    """Return the test results of a window by its numbers of events and outliers and its largest energy, if any."""
+    magnitude = None
+    if largest is not None and in_force.tail is not None:
+        usual = in_force.usual_events or events
+        magnitude = judge_magnitude(
+            in_force, events, largest, rules, attainable=_judge_outliers(in_force, usual, 0, rules).attainable
+        )
+    return SpikeTests(count=_judge_outliers(in_force, events, outliers, rules), magnitude=magnitude)
+
+
+def _judge_outliers(in_force: ThresholdInForce, events: int, outliers: int, rules: StreamRules) -> SpikeVerdict:
     return judge_count(
         in_force.count_model,
         events,
@@ -154,28 +185,26 @@ def judge_spike(in_force: ThresholdInForce, events: int, outliers: int, rules: S
 
 
 def evaluate_open_window(
-    in_force: ThresholdInForce, events: int, outliers: int, rules: StreamRules
-) -> SpikeVerdict | None:
-    """Return the test result of an open window against the threshold of the full one. None before the first tick."""
+    in_force: ThresholdInForce, events: int, outliers: int, largest: float | None, rules: StreamRules
+) -> SpikeTests | None:
+    """Return the test results of an open window against the limits of the full one. None before the first tick."""
     if in_force.most_events is None:
         return None
-    return judge_spike(in_force, max(events, EARLY_EVENTS_FACTOR * in_force.most_events), outliers, rules)
+    return judge_spike(in_force, max(events, EARLY_EVENTS_FACTOR * in_force.most_events), outliers, largest, rules)
 
 
-def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early: bool = False) -> Finding | None:
+def build_spike_finding(window: WindowUnderTest, tests: SpikeTests, *, early: bool = False) -> Finding | None:
     """Return the finding of a judged window, or None for a clean one. `early` marks a window that is still open."""
-    if not verdict.fires:
+    if not tests.fires:
         return None
+    verdict, magnitude = tests.count, tests.magnitude
     facts, part, rules = window.facts, window.part, window.rules
     alpha = false_alarm_probability(rules.per_week, rules.size_us)
     # The exponent of the p-value is at least twice that of alpha: a spike under any plausible budget.
-    severity = Severity.CRITICAL if verdict.p_value <= alpha**2 else Severity.WARNING
-    place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
-    summary = (
-        f"{part.outliers:,} outliers among {part.events:,} events {place} from {format_utc(facts.window_start_us)}; "
-        f"a clean {usual} {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
-    )
+    p_window = min(verdict.p_value, 1.0 if magnitude is None else magnitude.p_value * magnitude.events)
+    severity = Severity.CRITICAL if p_window <= alpha**2 else Severity.WARNING
     details = {
+        "test": tests.name,
         "window": window_details(facts),
         "events": part.events,
         "outliers": part.outliers,
@@ -190,4 +219,24 @@ def build_spike_finding(window: WindowUnderTest, verdict: SpikeVerdict, *, early
         "largest_energies": [float(energy) for energy in part.top[:_MAX_LARGEST_ENERGIES]],
         **window.shared_details(),
     }
-    return Finding(kind=Kind.SPIKE, severity=severity, summary=summary, details=details)
+    if magnitude is not None:
+        details["magnitude"] = magnitude_details(magnitude)
+    return Finding(
+        kind=Kind.SPIKE, severity=severity, summary=_describe_spike(window, tests, early=early), details=details
+    )
+
+
+def _describe_spike(window: WindowUnderTest, tests: SpikeTests, *, early: bool) -> str:
+    """Return the finding in one sentence."""
+    part, verdict, start = window.part, tests.count, format_utc(window.facts.window_start_us)
+    if tests.name == "magnitude" and tests.magnitude is not None:
+        place = "of the open window" if early else "in the window"
+        return (
+            f"an event with an energy of {tests.magnitude.energy:.5g} nats {place} from {start}; in clean windows "
+            f"{tests.magnitude.limit:.5g} or more is rarer than the false-alarm budget, and counts as a spike"
+        )
+    place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")
+    return (
+        f"{part.outliers:,} outliers among {part.events:,} events {place} from {start}; "
+        f"a clean {usual} {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
+    )

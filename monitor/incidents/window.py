@@ -9,7 +9,8 @@ from config.time_format import format_utc
 from monitor.statistics.counts import CountModel, count_model_to_json
 from monitor.statistics.part import Part, Scale
 from monitor.statistics.season import Season, load_season
-from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale
+from monitor.thresholds.tail_law import TailLaw
+from monitor.thresholds.tick import load_clean_rate, load_count_model, load_scale, load_tail_law
 from storage.control.records import OffsetRange, WindowFacts
 from storage.control.thresholds import ThresholdRow
 
@@ -22,7 +23,9 @@ class ThresholdInForce:
 
     `clean_rate` is the highest rate of outliers that is still clean. `most_events` is the largest number of events of a
     window of the look-back, None before the first tick. `season` is the active season; `season_factor` is its factor in
-    the window that the count model and the clean rate apply to, 1 for the mean over all hours.
+    the window that the count model and the clean rate apply to, 1 for the mean over all hours. `tail` is the law of the
+    largest energies, None without enough energies, and `usual_events` the median number of events of a clean window,
+    None before the first tick.
     """
 
     row: ThresholdRow
@@ -33,6 +36,8 @@ class ThresholdInForce:
     most_events: int | None
     season: Season | None = None
     season_factor: float = 1.0
+    tail: TailLaw | None = None
+    usual_events: int | None = None
 
     @staticmethod
     def from_row(row: ThresholdRow, model_version: int) -> "ThresholdInForce":
@@ -46,6 +51,8 @@ class ThresholdInForce:
             clean_rate=load_clean_rate(row.details),
             most_events=row.details.get("most_events"),
             season=None if season is None else season.season,
+            tail=load_tail_law(row.details),
+            usual_events=row.details.get("usual_events"),
         )
 
 

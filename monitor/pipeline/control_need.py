@@ -9,7 +9,6 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from config.stream_rules import StreamRules
 from consumers.window_schedule import WindowSchedule
 from monitor.pipeline.partition_buffer import BufferState, PartitionBuffer
 from storage.ledger.commit import StreamControl, WindowPartRow
@@ -76,14 +75,13 @@ def advance_progress(
     )
 
 
-def find_need(before: KnownProgress, after: KnownProgress, control: StreamControl, rules: StreamRules) -> ControlNeed:
+def find_need(before: KnownProgress, after: KnownProgress, control: StreamControl) -> ControlNeed:
     """Return how soon a step of the control plane is needed after commits.
 
     Args:
         before: The progress at the last need.
         after: The progress after the commits.
         control: The stream's state as last read.
-        rules: The rules of the stream.
     """
     if after.n_ended > before.n_ended:
         return ControlNeed.NOW
@@ -91,6 +89,6 @@ def find_need(before: KnownProgress, after: KnownProgress, control: StreamContro
         return ControlNeed.NOW if after.is_blocked else ControlNeed.SOON
     if control.sealed_until_us is not None:
         n = after.open_outliers.get(control.sealed_until_us, 0)
-        if n >= max(rules.min_outliers, 1) and n > before.open_outliers.get(control.sealed_until_us, 0):
+        if n > before.open_outliers.get(control.sealed_until_us, 0):
             return ControlNeed.SOON
     return ControlNeed.NONE

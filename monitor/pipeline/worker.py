@@ -377,7 +377,7 @@ class Worker:
         windows = make_window_schedule(rules.windows)
         parts = (part for commit in commits for part in commit.parts)
         progress = advance_progress(self._progress, self._buffers.values(), parts, control, windows)
-        need = find_need(self._asked_at, progress, control, rules)
+        need = find_need(self._asked_at, progress, control)
         self._progress = progress
         if need is not ControlNeed.NONE:
             self._asked_at = progress

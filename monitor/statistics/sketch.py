@@ -117,6 +117,17 @@ class EnergySketch:
         energies[~reached] = self._interpolate_in_bin(rank[~reached])
         return energies
 
+    def binned_median(self) -> float:
+        """Return the centre of the bin of the median: the same for any division of the energies into windows.
+
+        Raises:
+            ValueError: The sketch is empty.
+        """
+        self._check_not_empty()
+        counts = self.counts + _count_by_bin(np.ascontiguousarray(self.top[::-1]), self.scale)
+        number = int(np.searchsorted(np.cumsum(counts), (self.n + 1) // 2)) - LAST_BIN
+        return float(self.scale.median + self.scale.iqr * np.sinh(BIN_WIDTH * (number + 0.5)))
+
     def bracket(self, p: float) -> tuple[float, float]:
         """Return certain bounds of the energy at fraction `p`: two exact neighbours, or the edges of its bin."""
         self._check_not_empty()

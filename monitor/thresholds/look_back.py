@@ -1,6 +1,6 @@
 """The look-back: the windows that a threshold is computed from, and their merged statistics."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +66,7 @@ class LookBack:
         self.scale = scale
         self._dense = np.zeros(2 * LAST_BIN + 1, np.int64)
         self._parts: dict[Hashable, Part] = {}
+        self._excluded: dict[Hashable, Part] = {}
         self._largest = LargestEnergies()
 
     def __len__(self) -> int:
@@ -78,6 +79,15 @@ class LookBack:
     def windows(self) -> list[Hashable]:
         """Return the contained windows in the order of adding."""
         return list(self._parts)
+
+    @property
+    def excluded(self) -> Mapping[Hashable, Part]:
+        """Return the windows of open incidents that the threshold does not use."""
+        return self._excluded
+
+    def set_excluded(self, windows: Mapping[Hashable, Part]) -> None:
+        """Set the windows of open incidents that the threshold does not use."""
+        self._excluded = dict(windows)
 
     def part(self, window: Hashable) -> Part:
         """Return the part of a contained window."""

@@ -4,15 +4,15 @@ It is a cache: rebuilt from the stored windows it is identical.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
-from monitor.statistics.part import Scale
+from monitor.statistics.part import Part, Scale
 from monitor.statistics.part_codec import decode_part
 from monitor.thresholds.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
 from storage.control.thresholds import JudgedWindow
@@ -76,11 +76,23 @@ class LookBackCache:
         for index in np.flatnonzero(~np.isin(starts, self._selected, assume_unique=True)).tolist():
             self.look_back.add(int(starts[index]), decode_part(self._windows[selected[index]].payload))
         self._selected = starts
+        self._set_excluded(selected)
         clean = self._starts_us[self._select_windows(tick_us, rules, 1.0)] if self._fired else starts
         return LookBackSummary(
             clean=clean.tolist(),
             most_events=int(self._events.max(initial=0)),
         )
+
+    def _set_excluded(self, selected: NDArray[np.intp]) -> None:
+        """Keep the windows of the look-back that are not selected."""
+        excluded, before = np.ones(len(self._windows), np.bool_), self.look_back.excluded
+        excluded[selected] = False
+        parts: dict[Hashable, Part] = {}
+        for index in np.flatnonzero(excluded).tolist():
+            start_us = int(self._starts_us[index])
+            known = before.get(start_us)
+            parts[start_us] = known or replace(decode_part(self._windows[index].payload), drift=None)
+        self.look_back.set_excluded(parts)
 
     def _move_window_range(self, new_windows: Sequence[JudgedWindow], begin_us: int) -> None:
         """Append the new windows and drop those that begin before the look-back."""

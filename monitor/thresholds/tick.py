@@ -31,6 +31,8 @@ from monitor.thresholds.choose import (
 )
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.percentile import ThresholdEstimate, exceedance
+from monitor.thresholds.tail_law import TailLaw, TailSample, fit_tail_law
+from monitor.thresholds.tail_sample import sample_look_back, sample_reference
 from storage.control.models import Activation
 from storage.control.thresholds import CalibrationRow, ThresholdRow
 
@@ -71,7 +73,11 @@ def build_first_threshold(
         model_id,
         activation.computed_at_us,
         activation.valid_from_us,
-        {"clean_rate": rate_bound(count_model, RATE_BOUND_LEVEL), **_season_details(season)},
+        {
+            "clean_rate": rate_bound(count_model, RATE_BOUND_LEVEL),
+            **_season_details(season),
+            **_tail_details(sample_reference(reference), count_model),
+        },
     )
 
 
@@ -128,6 +134,17 @@ def compute_tick_threshold(
     extra_details = {
         "clean_rate": highest_clean_rate(count_model, starts_us, outliers, events, factors=factors),
         "most_events": most_events,
+        "usual_events": int(np.median(events)) if len(events) else None,
+        **_tail_details(
+            sample_look_back(
+                sketch,
+                look_back.excluded.values(),
+                reference,
+                threshold=estimate.value,
+                dispersion=count_model.dispersion,
+            ),
+            count_model,
+        ),
         "disagrees_since_us": find_disagreement_start(previous.details.get("disagrees_since_us"), estimate, tick_us),
         "disagreements": count_disagreements(previous.details.get("disagreements", 0), estimate),
         **_season_details(season),
@@ -196,6 +213,17 @@ def load_clean_rate(details: Mapping[str, Any]) -> float:
 def load_count_model(details: Mapping[str, Any]) -> CountModel:
     """Return the count model that is stored with a threshold."""
     return CountModel(**details["law"])
+
+
+def load_tail_law(details: Mapping[str, Any]) -> TailLaw | None:
+    """Return the tail law that is stored with a threshold. None in older rows and with too few energies for one."""
+    stored = details.get("tail")
+    return None if stored is None else TailLaw.from_json(stored)
+
+
+def _tail_details(sample: TailSample, count_model: CountModel) -> dict[str, Any]:
+    law = fit_tail_law(sample, dispersion=count_model.dispersion)
+    return {"tail": None if law is None else law.to_json()}
 
 
 def load_scale(details: Mapping[str, Any]) -> Scale:

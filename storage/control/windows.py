@@ -8,7 +8,7 @@ second holder of the lease does no harm.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -82,6 +82,10 @@ _PART_IDS = sa.select(window_parts.c.id).where(
     window_parts.c.stream_id == STREAM_ID,
     window_parts.c.window_start_us == sa.bindparam("start_us", type_=sa.BigInteger),
 )
+
+_OUTLIER_PART_IDS = _PART_IDS.where(window_parts.c.outliers > 0)
+_MAX_READ_PARTS = 500
+"""Parts of an open window that one step reads; the rest is read by the next step."""
 
 
 def _select_stream_facts(clock: sa.ColumnElement[int]) -> sa.Select[Any]:
@@ -216,6 +220,23 @@ class WindowStore:
             events=int(row.events),
             outliers=int(row.outliers),
         )
+
+    def open_outlier_parts(
+        self, stream_id: int, window_start_us: int, known: Collection[int]
+    ) -> list[tuple[int, bytes]]:
+        """Return id and payload of the parts of a window that have outliers, those with known ids left out.
+
+        Commits of several processes end in any order, so that the ids of new parts need not be the largest ones.
+        """
+        of_window = {"stream_id": stream_id, "start_us": window_start_us}
+        with self._db.read() as conn:
+            ids = [each for each in conn.execute(_OUTLIER_PART_IDS, of_window).scalars() if each not in known]
+            if not ids:
+                return []
+            rows = conn.execute(
+                sa.select(window_parts.c.id, window_parts.c.payload).where(window_parts.c.id.in_(ids[:_MAX_READ_PARTS]))
+            )
+            return [(row.id, bytes(row.payload)) for row in rows]
 
     def open_incidents_early(self, stream_id: int, stream: str, facts: WindowFacts, rows: Sequence[Incident]) -> bool:
         """Store the incidents of a window that is not sealed yet; return whether they were stored.

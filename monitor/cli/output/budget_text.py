@@ -10,6 +10,7 @@ from config.streams import StreamSettings
 from config.time_format import WEEK_US, format_rounded_duration
 from config.units import format_duration, to_us
 from monitor.incidents.drift_test import earliest_verdict_us
+from monitor.incidents.magnitude import describe_least_energy, find_least_energy
 from monitor.incidents.slow_rise_test import (
     BUDGET_SHARE,
     MIN_WINDOWS,
@@ -20,6 +21,7 @@ from monitor.incidents.spike import advise_window_size, describe_false_alarms, j
 from monitor.statistics.counts import CountModel
 from monitor.thresholds.percentile import MIN_REFERENCE_TAIL, exceedance
 from monitor.thresholds.tail import min_energies
+from monitor.thresholds.tail_law import TailLaw
 
 _HELD_OUT_DIVISOR = 5
 EXAMPLE_EVENT_COUNTS = (100, 1_000, 10_000)
@@ -36,6 +38,19 @@ def describe_spike_budget(count_model: CountModel, n: int, settings: StreamSetti
     if verdict.fires_at > verdict.count_threshold + 1:
         text += f"; alerts.min_outliers or alerts.min_ratio raises that to {verdict.fires_at:,} or more"
     return text
+
+
+def describe_magnitude_budget(
+    tail: TailLaw | None, count_model: CountModel, n: int, threshold: float, settings: StreamSettings
+) -> str:
+    """Describe the energy from which one event opens an incident, for windows of n events."""
+    if tail is None:
+        return describe_least_energy(None)
+    alerts = settings.alerts
+    alpha = false_alarm_probability(alerts.false_alarms.per_week, to_us(settings.window.size))
+    count = judge_count(count_model, n, 0, alpha=alpha, min_outliers=alerts.min_outliers, min_ratio=alerts.min_ratio)
+    needed = max(alpha - count.attainable, 0.0) / max(n, 1)
+    return describe_least_energy(find_least_energy(tail, needed, threshold))
 
 
 def describe_budget(

@@ -34,9 +34,22 @@ def _explain_spike(numbers: Mapping[str, Any]) -> Iterator[str]:
         f"the spikes' half of the false-alarm budget of {numbers['promise_per_week']:g} per week."
     )
     yield f"The probability of this many or more outliers by chance is {numbers['p_value']:.2g}."
+    if numbers.get("test") == "magnitude":
+        yield from _explain_magnitude(numbers["magnitude"])
     yield _describe_count_model(numbers["law"])
     if numbers["dead_letters"]:
         yield f"Not counted: {numbers['dead_letters']:,} dead letters of the window."
+
+
+def _explain_magnitude(numbers: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"The incident is for its largest energy, {numbers['energy']:.5g} nats: a clean event exceeds it with a "
+        f"probability of {numbers['p_value']:.2g}, by the tail of reference and look-back."
+    )
+    yield (
+        f"{numbers['limit']:.5g} or more open an incident: among {numbers['events']:,} clean events one is so large "
+        f"with a probability of at most {numbers['alpha']:.2g}, the part of the spikes' half that counts leave over."
+    )
 
 
 def _describe_count_model(count_model: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from monitor.statistics.part import Part, Scale, merge_parts, summarise
 from monitor.statistics.part_codec import encode_part
 from monitor.thresholds.tick import build_first_threshold
 from storage.control.evidence import EvidenceStore
-from storage.control.models import ModelStore, NewModel
-from storage.control.thresholds import ThresholdStore
+from storage.control.models import Activation, ModelStore, NewModel
+from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
@@ -90,9 +91,14 @@ class PaymentsStream:
                 feature_names=names,
                 summary={"events": 10_000, "feature_means": [12.5, 300.0]},
             ),
-            lambda model_id, activation: build_first_threshold(REFERENCE, model_id, activation, percentile),
+            lambda model_id, activation: self._build_threshold(model_id, activation, percentile),
         )
         self.threshold_id = self.threshold_id or self.ledger.read_threshold_schedule(self.stream.id)[0].id
+
+    def _build_threshold(self, model_id: int, activation: Activation, percentile: float) -> ThresholdRow:
+        """Return a threshold without a tail law: single events of 20 nats open no incident."""
+        row = build_first_threshold(REFERENCE, model_id, activation, percentile)
+        return replace(row, details={**row.details, "tail": None})
 
     def commit_minute(
         self, outliers: int = 0, *, key: str = "alice", keys: Sequence[str] | None = None, dead: int = 0

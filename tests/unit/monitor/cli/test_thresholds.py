@@ -34,7 +34,7 @@ def test_held_threshold_shows_the_reason(outrider: OutriderRunner, payments: Pay
     assert (row.threshold, row.method) == (newest.threshold, newest.method)
     add_threshold(payments, row)
     output = outrider("thresholds", "payments", "--format", "table").out
-    assert "the threshold is not updated: p99.5 needs 10,000 events in the look-back, it has 0" in output
+    assert "the threshold is not updated: p99.5 needs 200 events in the look-back, it has 0" in output
 
 
 def test_contaminated_warm_up_gives_a_warning() -> None:

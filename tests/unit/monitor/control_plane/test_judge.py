@@ -56,10 +56,10 @@ def load_threshold(threshold_id: int) -> ThresholdInForce:
     return ThresholdInForce.from_row(row, model_version=2)
 
 
-def part(events: int = 100, outliers: int = 0, *, late: int = 0, dead: int = 0) -> Part:
+def part(events: int = 100, outliers: int = 0, *, late: int = 0, dead: int = 0, outlier_energy: float = 90.0) -> Part:
     energies = np.full(events, 8.0, np.float32)
-    energies[:outliers] = 90.0
-    part = summarise(energies, energies > 50, Scale.from_energies(REFERENCE)) if events else Part.without_events()
+    energies[:outliers] = outlier_energy
+    part = summarise(energies, energies > 25, Scale.from_energies(REFERENCE)) if events else Part.without_events()
     return replace(part, late=late, dead=dead)
 
 
@@ -119,8 +119,11 @@ def test_many_outliers_open_a_spike_with_all_numbers_of_the_decision() -> None:
 
 
 def test_outliers_below_the_minimum_open_no_incident() -> None:
-    assert judged(facts(part(100, 30)), replace(RULES, min_outliers=31)).incidents == []
-    assert judged(facts(part(100, 30)), replace(RULES, min_ratio=0.31)).incidents == []
+    # Energies of 30 nats are outliers, but no single one of them is significant.
+    outliers = facts(part(100, 30, outlier_energy=30.0))
+    assert transitions_of(judged(outliers)) == [("spike", "opened")]
+    assert judged(outliers, replace(RULES, min_outliers=31)).incidents == []
+    assert judged(outliers, replace(RULES, min_ratio=0.31)).incidents == []
 
 
 def test_too_many_dead_letters_open_a_dead_letter_incident() -> None:
