@@ -1,5 +1,7 @@
 """`outrider accept`: accept an incident as normal."""
 
+from typing import Any
+
 import click
 
 from config.errors import ConfigError
@@ -11,7 +13,7 @@ from monitor.cli.verbs import load_facts, run_verb, verb_options
 @click.command(name="accept")
 @verb_options
 @click.pass_context
-def command(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+def command(ctx: click.Context, /, incident: int, **options: Any) -> None:
     """Accept INCIDENT as normal: resolve it, and treat its windows as normal from now on.
 
     Works with and without a running daemon. A running daemon applies the change at its next threshold tick.
@@ -22,4 +24,4 @@ def command(ctx: click.Context, incident: int, who: str | None, note: str | None
             f"incident {incident} ended at {format_time(facts.incident.resolved_at_us)}; nothing was changed. "
             f"`outrider incidents false-alarm {incident}` lets its windows count again"
         )
-    run_verb(ctx, "accept", incident, who, note)
+    run_verb(ctx, "accept", incident, **options)

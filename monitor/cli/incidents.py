@@ -66,49 +66,49 @@ def show(ctx: click.Context, incident: int, form: str) -> None:
 @command.command(name="acknowledge")
 @verb_options
 @click.pass_context
-def acknowledge(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+def acknowledge(ctx: click.Context, /, incident: int, **options: Any) -> None:
     """Take care of INCIDENT: its messages are not repeated for 24 h unless it becomes more severe."""
-    run_verb(ctx, "acknowledge", incident, who, note)
+    run_verb(ctx, "acknowledge", incident, **options)
 
 
 @command.command(name="accept")
 @verb_options
 @click.pass_context
-def accept(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+def accept(ctx: click.Context, /, incident: int, **options: Any) -> None:
     """Accept INCIDENT as normal: resolve it, and treat its windows as normal from now on."""
-    run_verb(ctx, "accept", incident, who, note)
+    run_verb(ctx, "accept", incident, **options)
 
 
 @command.command(name="false-alarm")
 @verb_options
 @click.pass_context
-def false_alarm(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+def false_alarm(ctx: click.Context, /, incident: int, **options: Any) -> None:
     """Mark INCIDENT as a false alarm: resolve it, and let its windows count in the calibration again."""
-    run_verb(ctx, "false_alarm", incident, who, note)
+    run_verb(ctx, "false_alarm", incident, **options)
 
 
 @command.command(name="confirm")
 @verb_options
 @click.pass_context
-def confirm(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+def confirm(ctx: click.Context, /, incident: int, **options: Any) -> None:
     """Confirm INCIDENT as a true alarm: its windows stay out of the calibration."""
-    run_verb(ctx, "confirm", incident, who, note)
+    run_verb(ctx, "confirm", incident, **options)
 
 
 @command.command(name="resolve")
 @verb_options
 @click.pass_context
-def resolve(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+def resolve(ctx: click.Context, /, incident: int, **options: Any) -> None:
     """Resolve INCIDENT without a verdict."""
-    run_verb(ctx, "resolve", incident, who, note)
+    run_verb(ctx, "resolve", incident, **options)
 
 
 @command.command(name="reopen")
 @verb_options
 @click.pass_context
-def reopen(ctx: click.Context, incident: int, who: str | None, note: str | None) -> None:
+def reopen(ctx: click.Context, /, incident: int, **options: Any) -> None:
     """Open INCIDENT again and withdraw its verdict."""
-    run_verb(ctx, "reopen", incident, who, note)
+    run_verb(ctx, "reopen", incident, **options)
 
 
 def _incident_as_dict(report: IncidentReport) -> dict[str, Any]:

@@ -8,19 +8,27 @@ import click
 
 from config.errors import ConfigError
 from config.settings import Settings
+from config.stream_rules import RuleSchedule
 from config.time_format import format_time
+from config.units import parse_time
 from monitor.cli.database import format_latest_incidents, open_database
 from monitor.cli.settings import load_settings
-from storage.control.verbs import VerbFacts, VerbResult, VerbStore
+from storage.control.models import ModelStore
+from storage.control.settings import SettingsStore
+from storage.control.verbs import Basis, VerbFacts, VerbResult, VerbStore
 from storage.database.engine import Database
 
 who_option = click.option("--who", help="Name of the person (default: the login name).")
 note_option = click.option("--note", help="Reason, stored with the verb and told with its message.")
 
 
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what the verb would change, and its basis.")
+basis_option = click.option("--basis", help="Act only if this basis of a --dry-run has not changed.")
+
+
 def verb_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the argument and the options of a verb to a command."""
-    for decorate in (note_option, who_option, click.argument("incident", type=int)):
+    for decorate in (basis_option, dry_run_option, note_option, who_option, click.argument("incident", type=int)):
         command = decorate(command)
     return command
 
@@ -37,13 +45,26 @@ def login_name() -> str:
         raise ConfigError("your login name is unknown here; say who you are with --who NAME") from None
 
 
-def run_verb(ctx: click.Context, verb: str, incident: int, who: str | None, note: str | None) -> None:
-    """Apply a verb to an incident and print the result."""
+def run_verb(ctx: click.Context, verb: str, incident: int, **options: Any) -> None:
+    """Apply a verb to an incident, or preview it, and print the result.
+
+    Args:
+        ctx: The context of the command.
+        verb: Name of the verb.
+        incident: The incident.
+        options: The values of `verb_options`.
+    """
     settings = load_settings(ctx)
     facts = load_facts(settings, incident)
+    who = options["who"] or login_name()
+    if options["dry_run"]:
+        with open_database(settings) as db:
+            click.echo(_preview(db, settings, facts, verb, who, options["note"]))
+        return
+    basis = None if options["basis"] is None else parse_basis(options["basis"])
     with Database(settings.database.url) as db:
         db.check_schema()
-        click.echo(_apply(db, settings, facts, verb, who or login_name(), note))
+        click.echo(_apply(db, settings, facts, verb, who, options["note"], basis))
 
 
 def load_facts(settings: Settings, incident: int) -> VerbFacts:
@@ -64,7 +85,9 @@ def load_facts(settings: Settings, incident: int) -> VerbFacts:
     return facts
 
 
-def _apply(db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None) -> str:
+def _apply(
+    db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None, basis: Basis | None
+) -> str:
     from monitor.control_plane.verbs import act
     from monitor.daemon.rules import build_stream_rules
     from monitor.daemon.stored_sizes import follow_stored_sizes
@@ -74,8 +97,48 @@ def _apply(db: Database, settings: Settings, facts: VerbFacts, verb: str, who: s
     assert facts.incident.id is not None, "facts are read from the database"
     request = VerbRequest(verb=Verb(verb), who=who, note=note)
     rules = build_stream_rules(follow_stored_sizes(db, settings), facts.stream)
-    result = act(db, facts.incident.id, request, rules, now_us=db.now_us())
+    result = act(db, facts.incident.id, request, rules, now_us=db.now_us(), basis=basis)
     return describe_result(result, verb)
+
+
+def _preview(db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None) -> str:
+    from monitor.cli.output.preview_text import format_preview
+    from monitor.control_plane.model_cache import ModelCache
+    from monitor.control_plane.preview import preview_verb
+    from monitor.daemon.rules import build_rule_schedule, build_stream_rules
+    from monitor.daemon.stored_sizes import follow_stored_sizes
+    from monitor.incidents.verb_plan import VerbRequest
+    from monitor.incidents.verbs import Verb
+
+    settings = follow_stored_sizes(db, settings)
+    rows = SettingsStore(db).read_rows(facts.stream_id)
+    schedule = (
+        build_rule_schedule(settings, facts.stream, rows)
+        if rows
+        else RuleSchedule.constant(build_stream_rules(settings, facts.stream))
+    )
+    preview = preview_verb(
+        db,
+        facts,
+        VerbRequest(verb=Verb(verb), who=who, note=note),
+        schedule,
+        lambda: ModelCache(facts.stream, ModelStore(db)),
+        now_us=db.now_us(),
+    )
+    return format_preview(preview, verb)
+
+
+def parse_basis(text: str) -> Basis:
+    """Return the basis that `format_basis` has printed.
+
+    Raises:
+        ConfigError: The text has another form.
+    """
+    tick, _, revision = text.partition("/")
+    try:
+        return Basis(tick_us=None if tick == "-" else parse_time(tick), revision=int(revision))
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a basis; copy it from the output of --dry-run") from None
 
 
 def describe_result(result: VerbResult, verb: str) -> str:

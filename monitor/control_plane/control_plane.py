@@ -283,12 +283,19 @@ class ControlPlane:
         newest = store.newest_threshold(self._stream_id)
         return newest is not None and self._store_tick(facts, newest, tick_us)
 
-    def _store_tick(self, facts: TickFacts, newest: ThresholdRow, tick_us: int) -> bool:
+    def compute_tick(self, facts: TickFacts, newest: ThresholdRow, tick_us: int) -> ThresholdResult:
+        """Return the threshold of a tick, its count model and the exceedance of the clean windows; store nothing.
+
+        Args:
+            facts: The facts of the tick.
+            newest: The newest threshold row before the tick.
+            tick_us: Event time of the tick.
+        """
         rules, store = self._reader.schedule.at(tick_us), self._stores.thresholds
         cache = self._get_look_back(newest, facts.acceptances)
         refreshed = cache.refresh(store, tick_us, rules)
         first_us = self._windows().ceil_us(tick_us + facts.lead_us)
-        row, count_model, clean_share = self._calculator.compute_threshold(
+        return self._calculator.compute_threshold(
             newest,
             cache.look_back,
             refreshed.clean,
@@ -299,6 +306,10 @@ class ControlPlane:
             most_events=refreshed.most_events,
             season=self._season.find_season(store, load_season(newest.details), tick_us, rules, facts.acceptances),
         )
+
+    def _store_tick(self, facts: TickFacts, newest: ThresholdRow, tick_us: int) -> bool:
+        rules, store = self._reader.schedule.at(tick_us), self._stores.thresholds
+        row, count_model, clean_share = self.compute_tick(facts, newest, tick_us)
         firings = store.count_firings(self._stream_id, BUDGETED_KINDS, tick_us - rules.look_back_us, tick_us)
         verdicts = store.count_verdicts(self._stream_id, BUDGETED_KINDS, tick_us - PRECISION_SPAN_US, tick_us)
         calibration = build_calibration_row(tick_us, row, count_model, clean_share, rules, firings)

@@ -51,7 +51,7 @@ def act(
     facts = store.facts(incident_id)
     if facts is None:
         raise ConfigError(f"there is no incident {incident_id}")
-    reference = load_new_reference(db, facts, rules) if _needs_reference(facts, request) else None
+    reference = load_new_reference(db, facts, rules) if needs_reference(facts, request) else None
     result = store.apply(
         incident_id, lambda found: plan_verb(found, request, rules, reference, now_us=now_us), basis=basis
     )
@@ -62,7 +62,8 @@ def act(
     return result
 
 
-def _needs_reference(facts: VerbFacts, request: VerbRequest) -> bool:
+def needs_reference(facts: VerbFacts, request: VerbRequest) -> bool:
+    """Return whether a verb sets a new reference: the acceptance of an open incident of kind calibration."""
     is_open = state_of(facts.incident) is not VerbState.RESOLVED
     return request.verb is Verb.ACCEPT and is_open and facts.incident.kind == Kind.CALIBRATION
 

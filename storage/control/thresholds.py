@@ -148,9 +148,10 @@ class TickFacts:
     settings_revision: int = 0
 
 
-class _ConfirmedRange(NamedTuple):
+class ConfirmedRange(NamedTuple):
     """Kind and times of an incident that a person has confirmed; `until_us` is None while it is open."""
 
+    incident_id: int
     kind: str
     since_us: int
     until_us: int | None
@@ -187,7 +188,7 @@ class ThresholdStore:
     def threshold(self, threshold_id: int) -> ThresholdRow:
         """Return one threshold row."""
         with self._db.read() as conn:
-            return _to_threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
+            return to_threshold(conn.execute(sa.select(thresholds).where(thresholds.c.id == threshold_id)).one())
 
     def newest_threshold(self, stream_id: int) -> ThresholdRow | None:
         """Return the threshold row with the latest `valid_from_us`; None before the first model."""
@@ -199,7 +200,7 @@ class ThresholdStore:
         )
         with self._db.read() as conn:
             row = conn.execute(query).first()
-        return None if row is None else _to_threshold(row)
+        return None if row is None else to_threshold(row)
 
     def judged_windows(self, stream_id: int, model_id: int, after_us: int, until_us: int) -> list[JudgedWindow]:
         """Return the judged windows of a model that start at or after `after_us` and end at or before `until_us`.
@@ -234,18 +235,22 @@ class ThresholdStore:
         )
         confirmed = self._read_confirmed(stream_id)
         found = [
-            _to_judged_window(row, confirmed)
+            _to_judged_window(row, confirmed, adopted=self._is_adopted(row.window_start_us, row.adopted_at_us))
             for query in (in_shadow, own)
             for row in self._read_in_chunks(query, after_us)
         ]
         return sorted(found, key=lambda window: window.window_start_us)
 
-    def _read_confirmed(self, stream_id: int) -> list[_ConfirmedRange]:
-        query = sa.select(incidents.c.kind, incidents.c.window_start_us, incidents.c.resolved_at_us).where(
-            incidents.c.stream_id == stream_id, incidents.c.verdict == "confirmed"
-        )
+    def _is_adopted(self, window_start_us: int, adopted_at_us: int | None) -> bool:  # noqa: ARG002 - for previews
+        """Return whether a window counts in the look-back despite its alarm."""
+        return adopted_at_us is not None
+
+    def _read_confirmed(self, stream_id: int) -> list[ConfirmedRange]:
+        query = sa.select(
+            incidents.c.id, incidents.c.kind, incidents.c.window_start_us, incidents.c.resolved_at_us
+        ).where(incidents.c.stream_id == stream_id, incidents.c.verdict == "confirmed")
         with self._db.read() as conn:
-            return [_ConfirmedRange(*row) for row in conn.execute(query)]
+            return [ConfirmedRange(*row) for row in conn.execute(query)]
 
     def _read_in_chunks(self, query: sa.Select[Any], after_us: int) -> list[sa.Row[Any]]:
         found: list[sa.Row[Any]] = []
@@ -286,7 +291,9 @@ class ThresholdStore:
                 row.window_end_us,
                 row.events,
                 row.outliers,
-                None if row.details is None or row.adopted_at_us is not None else json.loads(row.details),
+                None
+                if row.details is None or self._is_adopted(row.window_start_us, row.adopted_at_us)
+                else json.loads(row.details),
             )
             for row in rows
         ]
@@ -427,7 +434,8 @@ def insert_threshold(conn: sa.Connection, stream_id: int, row: ThresholdRow, now
     return threshold_id
 
 
-def _to_threshold(row: sa.Row[Any]) -> ThresholdRow:
+def to_threshold(row: sa.Row[Any]) -> ThresholdRow:
+    """Return a row of the table."""
     return ThresholdRow(
         id=row.id,
         model_id=row.model_id,
@@ -443,14 +451,14 @@ def _to_threshold(row: sa.Row[Any]) -> ThresholdRow:
     )
 
 
-def _to_judged_window(row: sa.Row[Any], confirmed: Sequence[_ConfirmedRange]) -> JudgedWindow:
+def _to_judged_window(row: sa.Row[Any], confirmed: Sequence[ConfirmedRange], *, adopted: bool) -> JudgedWindow:
     details = {} if row.details is None else json.loads(row.details)
     return JudgedWindow(
         window_start_us=row.window_start_us,
         window_end_us=row.window_end_us,
         events=row.events,
         outliers=row.outliers,
-        fired=row.details is not None and row.adopted_at_us is None,
+        fired=row.details is not None and not adopted,
         payload=row.payload,
         fired_since_us=details.get("since_us"),
         confirmed=any(each.contains(details.get("fired"), row.window_start_us) for each in confirmed),

@@ -25,7 +25,7 @@ from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import incident_verbs, incidents, streams, windows
 
-_WINDOWED_KINDS = frozenset({"spike", "slow_rise"})
+WINDOWED_KINDS = frozenset({"spike", "slow_rise"})
 """Kinds whose findings leave windows out of the look-back."""
 
 
@@ -162,11 +162,11 @@ class VerbStore:
         if not plan.changes_calibration:
             return 0, {}
         if facts.verdict == "accepted":
-            accepted = _read_effects_of_acceptance(conn, incident_id)
+            accepted = read_effects_of_acceptance(conn, incident_id)
             withdraw_acceptance(conn, stream_id, incident_id, accepted, plan.now_us)
         fired = []
         before = facts.incident
-        if plan.windows is not None and before.kind in _WINDOWED_KINDS:
+        if plan.windows is not None and before.kind in WINDOWED_KINDS:
             fired = read_fired_windows(conn, stream_id, before.kind, before.window_start_us, before.resolved_at_us)
         changed = mark_adopted(conn, stream_id, fired, plan.now_us, adopted=bool(plan.windows))
         effects: dict[str, Any] = {"windows": len(changed)}
@@ -256,7 +256,7 @@ def _read_last_judged_window(conn: Connection, stream_id: int) -> tuple[int, int
     return start_us, end_us
 
 
-def _read_effects_of_acceptance(conn: Connection, incident_id: int) -> dict[str, Any]:
+def read_effects_of_acceptance(conn: Connection, incident_id: int) -> dict[str, Any]:
     """Return the effects of the last acceptance of an incident; empty for one of an earlier version."""
     query = (
         sa.select(incident_verbs.c.effects)
