@@ -197,15 +197,15 @@ def diagram_labels(line: str) -> list[str]:
     return re.findall(r"[A-Za-z][A-Za-z/-]+", line)
 
 
-def test_every_view_starts_with_the_columns_of_the_contract(tmp_path: Path) -> None:
+def test_every_view_has_the_columns_of_the_contract_in_their_order(tmp_path: Path) -> None:
     columns = documented_views(tmp_path)
     contract = {each.name: list(each.columns) for each in vars(history_views).values() if isinstance(each, HistoryView)}
     assert contract.keys() == columns.keys() - {"health"}, "the present state is no history"
     assert columns["health"][:5] == ["stream", "component", "state", "since", "reason"]
     for view, names in contract.items():
+        # Columns of later versions stand at the end of a view, behind further ones of the first version.
+        assert [name for name in columns[view] if name in names] == names or view.startswith(("score", "outlier")), view
         assert set(names) <= set(columns[view]), view
-        if view not in ("score_history", "outlier_history"):
-            assert columns[view][: len(names)] == names, view
 
 
 def documented_views(folder: Path) -> dict[str, list[str]]:
