@@ -13,6 +13,7 @@ from config.errors import ModelError
 from monitor.detectors import artefact as files
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.derivation import Derivation
+from monitor.detectors.explain.derived import sources_of
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.explain.mixture_explainer import MixtureExplainer, make_explainer
 from monitor.detectors.gmm_functions import (
@@ -190,6 +191,7 @@ class ClassConditionalGaussian:
                 features=self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)),
                 profile=self.profile_,
                 typical=None,
+                derived=sources_of(self.derivation_),
             )
         return self._explainer.explain(rows.astype(np.float64))
 

@@ -15,6 +15,7 @@ from monitor.detectors.artefact import Artefact
 from monitor.detectors.derivation import ATTRIBUTE, Derivation
 from monitor.detectors.explain import attribution
 from monitor.detectors.explain.components import name_components
+from monitor.detectors.explain.derived import sources_of
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.explain.mixture_explainer import MixtureExplainer, make_explainer, typical_contributions
 from monitor.detectors.explain.prefixes import make_prefix_factors
@@ -226,6 +227,7 @@ class GaussianMixture:
                 features=self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)),
                 profile=self.profile_,
                 typical=self.typical_contributions_,
+                derived=sources_of(self.derivation_),
             )
         return self._explainer.explain(values)
 
@@ -233,7 +235,9 @@ class GaussianMixture:
         """Return a name for each component by its centre, such as "near amount 20, hour 3"; the names are distinct."""
         weights, means, lower, _ = self._components()
         features = self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features))
-        return name_components(weights, means, np.square(lower).sum(axis=2), features)
+        n_fields = len(features if self.derivation_ is None else self.derivation_.fields)
+        variances = np.square(lower).sum(axis=2)
+        return name_components(weights, means[:, :n_fields], variances[:, :n_fields], features[:n_fields])
 
     def sample(self, n_samples: int = 1) -> tuple[F64, NDArray[np.int64]]:
         """Draw events from the mixture; return them, (n_samples, D), and the index of the component of each.

@@ -107,13 +107,11 @@ def _format_level_difference(difference: Mapping[str, Any], value: Mapping[str, 
     if distance is None:
         return "has no finite distance from its recent level"
     side = "above" if distance >= 0 else "below"
-    if value is None or value["value"] is None:
-        size, level = f"{abs(distance):.5g}", ""
-    else:
-        size, level_text = format_together((abs(distance), value["value"] - distance), 5)
-        level = f" of {level_text}"
+    level = ""
+    if value is not None and value["value"] is not None:
+        level = f" of {format_together((value['value'] - distance, value['value']), 3)[0]}"
     usual = "" if None in (low, high) else f" (usually {low:+.3g} to {high:+.3g} from it)"
-    return f"is {size} {side} its recent level{level}{usual}"
+    return f"is {abs(distance):.3g} {side} its recent level{level}{usual}"
 
 
 def _format_variation(variation: Mapping[str, Any]) -> str:

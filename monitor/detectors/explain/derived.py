@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from monitor.detectors.derivation import CHANGE, Derivation
+
 
 class FeatureRole(StrEnum):
     """The quantity that a feature is, seen from the field of the event.
 
-    `LEVEL_DIFFERENCE` is the value minus the field's recent level. `VARIATION` is the logarithm of 0.05 plus the recent
-    change from event to event, in units of its mean in training.
+    `LEVEL_DIFFERENCE` is the `change` of `monitor.detectors.derivation`, `VARIATION` its `roughness`.
     """
 
     VALUE = "value"
@@ -29,3 +30,15 @@ def find_sources(features: Sequence[str], derived: Mapping[str, FeatureSource] |
     """Return the source of each feature; a feature that is not derived is its own field."""
     known = derived or {}
     return tuple(known.get(name) or FeatureSource(field=name, role=FeatureRole.VALUE) for name in features)
+
+
+def sources_of(derivation: Derivation | None) -> dict[str, FeatureSource]:
+    """Return the source of each derived feature of a model by its name; empty for a model without them."""
+    if derivation is None:
+        return {}
+    derived = zip(derivation.names, derivation.sources, strict=True)
+    roles = {True: FeatureRole.LEVEL_DIFFERENCE, False: FeatureRole.VARIATION}
+    return {
+        name: FeatureSource(field=derivation.fields[place], role=roles[name.endswith(f".{CHANGE}")])
+        for name, place in list(derived)[len(derivation.fields) :]
+    }

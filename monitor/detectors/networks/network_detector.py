@@ -16,6 +16,7 @@ from config.errors import ModelError
 from monitor.detectors import artefact as files
 from monitor.detectors.artefact import Artefact
 from monitor.detectors.derivation import Derivation
+from monitor.detectors.explain.derived import sources_of
 from monitor.detectors.explain.explanation import Explanation
 from monitor.detectors.explain.typical import mean_typical_energy, usual_range
 from monitor.detectors.inputs.arguments import check_device, check_int, check_number, make_not_fitted_error
@@ -167,6 +168,7 @@ class NetworkDetector:
             self.feature_names_ or tuple(f"x{j}" for j in range(self.n_features)),
             typical_energy=self._typical_energy(),
             usual=None if self.profile_ is None else usual_range(self.profile_),
+            derived=sources_of(self.derivation_),
         )
 
     @property

@@ -2,7 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import pytest
+
 from monitor.cli.output.reason_text import format_reasons
+from monitor.detectors import VAEGMM, GaussianMixture, derive
 
 
 def reason(feature: str, value: float, low: float, high: float, **more: Any) -> dict[str, Any]:
@@ -63,3 +68,27 @@ def test_usual_values_on_one_line_are_unusual_together() -> None:
         "a and b: 0, 50; usually -1 to 51 and -1 to 51, unusual together, 50 expected for a and 0 expected for b "
         "from the other features; 97% of the excess energy"
     )
+
+
+@pytest.fixture(scope="module")
+def hosts() -> pd.DataFrame:
+    """Return three hosts with levels of their own; the load of one jumps by 40 in the last row."""
+    rng = np.random.default_rng(0)
+    host = np.arange(900) % 3
+    load = 100.0 * host + 100 + rng.normal(size=900)
+    load[-1] += 40
+    return pd.DataFrame({"host": host.astype(str), "load": load, "heat": rng.normal(size=900)})
+
+
+@pytest.mark.parametrize("make", [lambda: GaussianMixture(3, random_state=0), lambda: VAEGMM(latent_dim=2)])
+def test_a_jump_of_a_derived_feature_is_told_by_its_field(make: Any, hosts: pd.DataFrame) -> None:
+    derived = derive(hosts, key="host", features=["load", "heat"])
+    model = make()
+    model.fit(derived.iloc[:-1], **({"epochs": 3} if isinstance(model, VAEGMM) else {}))
+    model.derivation_ = model.derivation_ or derived.attrs["outrider_derivation"]
+    explanation = model.explain(derived.iloc[-1:])
+    assert explanation.line[0].tolist() == [0, 1, 0, 1, 0, 1]
+    row = explanation.line_rows()[0][0]
+    assert row["field"] == "load"
+    assert explanation.lines(0)[0].share > 0.5
+    assert "load is 39.9 above its recent level of 300.1 (" in next(format_reasons(explanation.line_rows()[0]))
