@@ -52,7 +52,7 @@ _MAX_POOLED_ROWS = 10.0
 _INITIALISATION_PRIOR_ROWS = 1.0
 # Sufficient fraction of the gain between one component and the best number. If a tenth of the rows are duplicates,
 # the density at their values grows without bound, and this is a large part of the gain (KDD Cup 99, mammography).
-_SUFFICIENT_GAIN = 0.8
+SUFFICIENT_GAIN = 0.95
 _SUFFICIENT_GAIN_WITH_DUPLICATES = 0.6
 _MAX_DISTINCT_SHARE = 0.9
 # With fewer rows, or fewer per component, no rows are held out: one component, no shrinkage.
@@ -139,7 +139,7 @@ def select_model(
     sufficient = (
         _SUFFICIENT_GAIN_WITH_DUPLICATES
         if n_components is None and _has_many_duplicates(sample, row_weights)
-        else _SUFFICIENT_GAIN
+        else SUFFICIENT_GAIN
     )
     k = _fewest_sufficient(candidates, weights, sufficient)
     shrinkage = candidates[k].shrinkage
