@@ -18,6 +18,7 @@ from monitor.incidents.spike import judge_spike
 from monitor.incidents.verb_plan import VerbRequest, plan_verb
 from monitor.incidents.window import ThresholdInForce
 from monitor.statistics.part_codec import decode_part
+from monitor.statistics.sketch import summarise_energies
 from monitor.thresholds.look_back import LookBack
 from storage.control.preview import PreviewThresholdStore
 from storage.control.thresholds import ThresholdRow
@@ -30,7 +31,8 @@ from storage.database.engine import Database
 class SameWindow:
     """The strangest window of an incident under the threshold of the preview.
 
-    `outliers_before` of its `events` were outliers, `outliers_after` would be. A window fires with `fires_at`.
+    `outliers_before` of its `events` were outliers, `outliers_after` would be. A window fires with `fires_at` outliers,
+    or by its largest energy; `fires` tells whether this window would.
     """
 
     window_start_us: int
@@ -38,11 +40,7 @@ class SameWindow:
     outliers_before: int
     outliers_after: int
     fires_at: int
-
-    @property
-    def fires(self) -> bool:
-        """Return whether the same window would fire again."""
-        return self.outliers_after >= self.fires_at
+    fires: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +154,17 @@ def _find_same_window(
         return None
     threshold = apply_to_window(ThresholdInForce.from_row(computed, model_version=0), start_us, end_us, {})
     look_back = LookBack(threshold.scale)
-    look_back.add(start_us, decode_part(found[0].payload))
+    part = decode_part(found[0].payload)
+    look_back.add(start_us, part)
     events, outliers = look_back.count_by_window([start_us], computed.threshold)
-    verdict = judge_spike(threshold, int(events[0]), int(outliers[0]), schedule.at(start_us))
+    energies = summarise_energies(part, threshold.scale)
+    largest = None if energies is None else energies.maximum
+    tests = judge_spike(threshold, int(events[0]), int(outliers[0]), largest, schedule.at(start_us))
     return SameWindow(
         window_start_us=start_us,
         events=int(events[0]),
         outliers_before=strangest.outliers,
         outliers_after=int(outliers[0]),
-        fires_at=verdict.fires_at,
+        fires_at=tests.count.fires_at,
+        fires=tests.fires,
     )

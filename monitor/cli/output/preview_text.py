@@ -73,7 +73,7 @@ def _describe_same_window(window: SameWindow, plan: VerbPlan) -> str:
         f"{format_time(window.window_start_us)} would be outliers ({window.outliers_before:,} were)"
     )
     if not window.fires:
-        return f"{text}: the same window would not fire again (it fires at {window.fires_at:,})"
+        return f"{text}: the same window would not fire again (it fires with {window.fires_at:,} outliers)"
     if plan.acceptance is not None and plan.acceptance.rate_until_us is not None:
         until = format_time(plan.acceptance.rate_until_us)
         return f"{text}: their rate is normal until {until}; this does not make such events normal; a refit would"
