@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.detection import DATA, Series, load_series
+from benchmarks.real_streams.series import DATA, Series, load_stored
 from benchmarks.statistical.table import show
 from config.settings import Settings
 from config.time_format import DAY_US, HOUR_US, WEEK_US
@@ -249,7 +249,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for name in options.only:
-        series = list(load_series(name, options.data))
+        series = list(load_stored(name, options.data))
         if options.half is not None:
             series = series[options.half == "odd" :: 2]
         measured = [measure(each, with_power=not options.no_power) for each in series[: options.series]]
