@@ -10,7 +10,7 @@ from monitor.incidents.late import find_late
 from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
 from monitor.incidents.rows import update_incident, withdraw_incident
-from monitor.incidents.slow_rise import find_slow_rise
+from monitor.incidents.slow_rise import find_adopted_rise, find_slow_rise
 from monitor.incidents.spike import SpikeTests, build_spike_finding, evaluate_open_window, judge_spike
 from monitor.incidents.spike_growth import SpikeLevel, find_growth, start_level
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
@@ -68,6 +68,10 @@ def judge_window(
         _update_incident(Kind.SPIKE, spike, incidents, window, now_us), early, window, now_us
     )
     in_spike = any(row.status == "open" for row in rows)
+    adopted = find_adopted_rise(window, facts.state.get("slow_rise"), incidents)
+    if adopted is not None:
+        rows.append(_end_adopted_rise(adopted, window, now_us))
+        incidents = [incident for incident in incidents if incident is not adopted]
     rise, raised = find_slow_rise(window, facts.state.get("slow_rise"), incidents, spike=in_spike)
     rows += _update_incident(Kind.SLOW_RISE, raised, incidents, window, now_us)
     rows += _update_incident(Kind.DEAD_LETTERS, find_dead_letters(facts, window.part, rules), incidents, window, now_us)
@@ -215,6 +219,13 @@ def _level_after(level: SpikeLevel | None, window: WindowUnderTest, rows: Sequen
     if level is None or level.incident_us != _start_of(spike):
         level = start_level(window, _start_of(spike))
     return level.to_json()
+
+
+def _end_adopted_rise(incident: Incident, window: WindowUnderTest, now_us: int) -> Incident:
+    facts, rules = window.facts, window.rules
+    why = "rebased: the rise lasts, and the threshold has adopted its rate of outliers as normal"
+    interval = Interval(start_us=facts.window_start_us, end_us=facts.window_end_us)
+    return withdraw_incident(incident, why, interval, rules, now_us=now_us, details={"reason": "rebased"})
 
 
 def _window_row(facts: WindowFacts, part: Part, threshold_id: int | None, *, judged: bool) -> WindowRow:

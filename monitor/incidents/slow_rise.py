@@ -101,6 +101,27 @@ def find_slow_rise(
     return state, None if state.alarm is None else _build_finding(state, state.alarm, window)
 
 
+def find_adopted_rise(
+    window: WindowUnderTest, stored: Mapping[str, Any] | None, open_incidents: Sequence[Incident]
+) -> Incident | None:
+    """Return the open incident of a rise that the threshold in force has adopted as normal, or None.
+
+    After `threshold.adopt_after` the look-back contains the windows since the onset, also those of the open incident.
+    Its rate is then compared with its own mean, from which a recovery cannot be told: with one outlier in ten windows
+    the incident would stay open for weeks.
+
+    Args:
+        window: The window.
+        stored: The stored state of the last judged window.
+        open_incidents: Open incidents of the stream before the window.
+    """
+    row = window.threshold.row
+    state = SlowRiseState.from_json(stored, row.model_id, row.percentile)
+    if state.alarm is None or row.computed_at_us - state.alarm.since_us < window.rules.adopt_after_us:
+        return None
+    return next((each for each in open_incidents if each.kind == Kind.SLOW_RISE), None)
+
+
 def _update_statistic(state: SlowRiseState, window: WindowUnderTest) -> SlowRiseState:
     """Update the statistic with one window, and set the alarm when the evidence reaches its threshold."""
     statistic, verdict = update_slow_rise(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.unit.monitor.judged_windows import MINUTE, T0, Stream, learned_threshold, threshold_of_model
+from tests.unit.monitor.judged_windows import MINUTE, RULES, T0, Stream, learned_threshold, threshold_of_model
 
 CLEAN = np.random.default_rng(3).poisson(5, 200).tolist()
 RAISED = [9, 11, 10, 8, 12, 9, 11, 10, 10, 9, 12, 11, 10, 9, 10, 11, 10, 12, 9, 10]
@@ -123,3 +123,23 @@ def test_state_of_other_tests_is_kept() -> None:
     stream = Stream(state={"drift": {"anything": 1}})
     stream.run(CLEAN[:2])
     assert stream.state["drift"] == {"anything": 1}
+
+
+def test_rise_that_the_threshold_has_adopted_is_rebased() -> None:
+    """The rate of an adopted rise is its own clean rate: no window tells that the rise is over."""
+    stream = Stream()
+    stream.run(CLEAN[:50] + RAISED)
+    (_incident,) = stream.open_incidents.values()
+    since_us = stream.state["slow_rise"]["alarm"]["since_us"]
+    for computed_at_us in (since_us + RULES.adopt_after_us - 1, since_us + RULES.adopt_after_us):
+        assert stream.kinds == {"slow_rise"}
+        row = replace(stream.threshold.row, id=8, computed_at_us=computed_at_us)
+        stream.threshold = replace(stream.threshold, row=row)
+        judgement = stream.judge(10)
+    (ended,) = judgement.incidents
+    assert (ended.status, ended.details["resolved"]["reason"]) == ("resolved", "rebased")
+    assert ended.transition is not None
+    assert ended.transition.summary.startswith("rebased: ")
+    assert stream.state["slow_rise"]["alarm"] is None
+    stream.run(RAISED)
+    assert [kind for _, kind, transition in stream.transitions if transition == "opened"] == ["slow_rise"] * 2
