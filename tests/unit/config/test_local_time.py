@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.local_time import check_time_zone, shift_local_days
+from config.local_time import check_time_zone, local_day, local_weekday, shift_local_days
 from config.settings import Settings
 from config.time_format import DAY_US, HOUR_US
 
@@ -75,3 +75,24 @@ def test_shifted_times_are_at_most_some_hours_from_whole_days(time_us: int, days
     earlier_us, later_us = shift_local_days(time_us, days, BERLIN)
     assert earlier_us <= later_us
     assert max(abs(each - time_us - days * DAY_US) for each in (earlier_us, later_us)) <= 2 * HOUR_US
+
+
+@pytest.mark.parametrize(("day", "hours"), [("2026-03-28", 24), ("2026-03-29", 23), ("2026-10-25", 25)])
+def test_local_day_has_the_hours_of_its_clock(day: str, hours: int) -> None:
+    start_us, end_us = local_day(at(f"{day}T12:00+01:00"), BERLIN)
+    assert (end_us - start_us) // HOUR_US == hours
+    assert local_day(start_us, BERLIN) == (start_us, end_us)
+    assert local_day(end_us - 1, BERLIN) == (start_us, end_us)
+    assert local_day(end_us, BERLIN)[0] == end_us
+
+
+def test_day_begins_with_a_clock_change_that_skips_midnight() -> None:
+    change_us = at("2026-04-23T22:00+00:00")  # 00:00 becomes 01:00 in Cairo
+    assert local_day(change_us, "Africa/Cairo")[0] == change_us
+    assert local_day(change_us - 1, "Africa/Cairo")[1] == change_us
+
+
+def test_local_weekday_is_that_of_the_time_zone() -> None:
+    sunday_us = at("2026-11-29T23:30+00:00")
+    assert (local_weekday(sunday_us, "UTC"), local_weekday(sunday_us, BERLIN)) == (6, 0)
+    assert local_weekday(0, "UTC") == 3
