@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from storage.control.evidence import EvidenceStore
+from storage.control.evidence import MAX_OUTLIERS, EvidenceStore
 from storage.control.records import OffsetRange
 from storage.database.engine import Database
 from storage.ledger.commit import Committed, OutlierColumns, ScoreColumns
@@ -62,6 +62,14 @@ def test_keys_are_counted_over_all_events_of_the_window(db: Database) -> None:
     evidence = EvidenceStore(db).find_evidence([offset_range(feed, 0, 5)], T0, T0 + MINUTE)
     assert [(each.key, each.events, each.outliers) for each in evidence.keys] == [("a", 3, 2), ("b", 1, 1)]
     assert evidence.distinct_keys == 3
+
+
+def test_a_burst_has_a_bounded_number_of_outliers_to_explain(db: Database) -> None:
+    feed = claim_stream(db)
+    n = 10_000
+    commit_events(feed, [1] * n, [float(20 + i) for i in range(n)], ["a"] * n)
+    evidence = EvidenceStore(db).find_evidence([offset_range(feed, 0, n - 1)], T0, T0 + MINUTE)
+    assert [each.source_offset for each in evidence.top_outliers] == [n - 1 - i for i in range(MAX_OUTLIERS)]
 
 
 def test_events_without_keys_have_no_key_counts(db: Database) -> None:
