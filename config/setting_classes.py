@@ -42,6 +42,7 @@ _STREAM_KEYS: Mapping[SharedClass, tuple[str, ...]] = {
         "event.id",
         "event.missing",
         "event.max_size",
+        "model.refit.over",
     ),
     "judge": (
         "timezone",
@@ -63,6 +64,7 @@ _STREAM_KEYS: Mapping[SharedClass, tuple[str, ...]] = {
         "alerts.silence_after",
         "alerts.drift.horizons",
         "alerts.drift.min_effect",
+        "model.refit.every",
     ),
     "model": (
         "event.features",
@@ -75,6 +77,9 @@ _STREAM_KEYS: Mapping[SharedClass, tuple[str, ...]] = {
         "model.random_state",
     ),
 }
+_OPTIONAL_SECTIONS = {"event.time": ("field", "unit"), "model.refit": ("every", "over")}
+"""Sections that may be null, with their keys."""
+
 _LOCAL_KEYS = (
     "database.url",
     "database.url_file",
@@ -169,6 +174,8 @@ def apply_shared(settings: StreamSettings, contents: Mapping[SharedClass, Conten
                 _assign(own, key, found_value(content, key) if key in AUTO_KEYS else value)
     if own["event"]["time"] is not None and own["event"]["time"]["field"] is None:
         own["event"]["time"] = None
+    if own["model"]["refit"] is not None and None in own["model"]["refit"].values():
+        own["model"]["refit"] = None
     changed: dict[str, Any] = {"timezone": own["timezone"]}
     try:
         for name in ("event", "model", "window", "threshold", "alerts"):
@@ -206,13 +213,13 @@ def changed_keys(before: Content, after: Content) -> list[str]:
 
 
 def _flatten(values: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of nested sections with their values; both keys of an absent time are null."""
+    """Yield the dotted keys of nested sections with their values; both keys of an absent section are null."""
     for name, value in values.items():
         key = f"{path}{name}"
         if isinstance(value, dict):
             yield from _flatten(value, f"{key}.")
-        elif key == "event.time" and value is None:
-            yield from (("event.time.field", None), ("event.time.unit", None))
+        elif key in _OPTIONAL_SECTIONS and value is None:
+            yield from ((f"{key}.{name}", None) for name in _OPTIONAL_SECTIONS[key])
         else:
             yield key, value
 

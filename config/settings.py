@@ -74,6 +74,9 @@ __all__ = [
 
 _STREAM_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 _POSTGRESQL_SCHEME = "postgresql+psycopg"
+_SAMPLE_MARGIN = timedelta(days=1)
+"""A refit reads its samples some time after the last window that they are of."""
+
 _SCHEMES = ("sqlite", "postgresql", "postgres", _POSTGRESQL_SCHEME)
 
 
@@ -179,6 +182,10 @@ class Settings(Section):
             if self.retention.windows < look_back:
                 least = f"streams.{name}.threshold.look_back ({format_duration(look_back)})"
                 yield "retention.windows", f"must be at least {least}: thresholds are computed from stored windows"
+            refit = stream.model.refit
+            if refit is not None and self.retention.samples < refit.over + _SAMPLE_MARGIN:
+                least = f"streams.{name}.model.refit.over ({format_duration(refit.over)}) and a day"
+                yield "retention.samples", f"must be at least {least}: refits read stored samples"
 
     def _shared_group_problems(self) -> Iterator[tuple[str, str]]:
         readers: dict[tuple[str, str], str] = {}

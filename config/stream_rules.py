@@ -30,6 +30,14 @@ class WindowRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefitRules:
+    """`model.refit`: the time between two fits, and the time before one whose samples it uses."""
+
+    every_us: int
+    over_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRules:
     """The rules of one stream that are valid at one event time.
 
@@ -64,6 +72,7 @@ class StreamRules:
         max_age_us: `notify.max_age`.
         channels: Returns the names of the channels for a kind and a severity of an incident.
         sample_size: Number of events of each window that are sampled for later fits; 0: no samples.
+        refit: `model.refit`; None: the model stays as it is.
         window_changes: The windows of all event times, by the start of their validity. Empty: those of these rules.
     """
 
@@ -95,6 +104,7 @@ class StreamRules:
     max_age_us: int
     channels: Callable[[str, str], Sequence[str]]
     sample_size: int = 0
+    refit: RefitRules | None = None
     window_changes: tuple[WindowRules, ...] = ()
 
     @property

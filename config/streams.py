@@ -93,6 +93,24 @@ class EventSettings(Section):
         return self
 
 
+class RefitSettings(Section):
+    """The repeated fit of a model that follows its stream."""
+
+    every: PositiveDuration = Field(
+        default=timedelta(days=1), description="Time between two fits, in event time; they are due at its multiples."
+    )
+    over: PositiveDuration = Field(
+        default=timedelta(days=14), description="The event time before a fit whose samples it uses."
+    )
+
+    @model_validator(mode="after")
+    def _check_over(self) -> "RefitSettings":
+        if self.over < self.every:
+            every = format_duration(self.every)
+            raise_problems([("over", f"must be at least model.refit.every ({every}), else events are left out")])
+        return self
+
+
 class ModelSettings(Section):
     """The density model that computes energies."""
 
@@ -111,6 +129,9 @@ class ModelSettings(Section):
     )
     contamination: Number = Field(default=0.0, ge=0, lt=0.5, description="The share of anomalous training events.")
     random_state: Int = Field(default=0, ge=0, lt=2**32, description="The seed of all random numbers.")
+    refit: RefitSettings | None = Field(
+        default=None, description="Fits on samples of recent windows. null: the model stays as it is."
+    )
 
 
 class WindowSettings(Section):
@@ -323,6 +344,12 @@ class StreamSettings(Section):
             size = format_duration(self.window.size)
             message = f"must hold at least {MIN_LOOK_BACK_WINDOWS} windows of {size}; try {format_duration(minimum)}"
             yield "threshold.look_back", message
+        refit, is_size_found = self.model.refit, is_auto(self.window.size)
+        if refit is not None and refit.every < self.window.size and not is_size_found:
+            size = format_duration(self.window.size)
+            yield "model.refit.every", f"must be at least window.size ({size}): a fit follows the end of a window"
+        if self.model.refit is not None and self.model.kind == "class_conditional":
+            yield "model.refit", "needs a kind without labels: samples of windows have none; leave it out"
         if isinstance(self.source, FileSourceSettings) and self.event.format != "json":
             message = f"{self.event.format} records come from Kafka; leave it out: a file's suffix says its format"
             yield "event.format", message

@@ -42,6 +42,7 @@ from storage.superseded import (
     delete_calibrations,
     delete_drift_bases,
     delete_models,
+    delete_refits,
     delete_thresholds,
 )
 
@@ -75,6 +76,7 @@ class DeletedRows:
     settings: int = 0
     replicas: int = 0
     samples: int = 0
+    refits: int = 0
 
 
 def delete_expired(
@@ -128,7 +130,7 @@ def _delete_superseded(
     if db.dialect == "postgresql":
         scores_cut_us = scores_cut_us // DAY_US * DAY_US  # scores are deleted by whole days
     used_us = min(scores_cut_us, now_us - to_us(retention.outliers))
-    deleted = dict.fromkeys(("thresholds", "calibrations", "models"), 0)
+    deleted = dict.fromkeys(("thresholds", "calibrations", "refits", "models"), 0)
     with db.read() as connection:
         stream_ids = connection.scalars(sa.select(streams.c.id)).all()
         protected = {row.stream_id: row.since_us for row in connection.execute(_select_first_unresolved())}
@@ -137,6 +139,7 @@ def _delete_superseded(
         cuts = ThresholdCuts(recorded_us=cut_us, used_us=used_us, protected_us=protected_us)
         deleted["thresholds"] += delete_thresholds(db, stream_id, cuts, stopped)
         deleted["calibrations"] += delete_calibrations(db, stream_id, cut_us, stopped)
+        deleted["refits"] += delete_refits(db, stream_id, cut_us, stopped)
         deleted["models"] += delete_models(db, stream_id, retention.models, stopped)
     return {
         **deleted,

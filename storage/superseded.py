@@ -24,6 +24,7 @@ from storage.database.tables import (
     calibrations,
     drift_bases,
     models,
+    refits,
     shadow_parts,
     shadow_windows,
     shadows,
@@ -185,6 +186,19 @@ def delete_accepted_references(db: Database, cut_us: int, stopped: Callable[[], 
     return delete_in_chunks(db, delete, stopped)
 
 
+def delete_refits(db: Database, stream_id: int, cut_us: int, stopped: Callable[[], bool]) -> int:
+    """Delete the refits of a stream that were stored before a time, except for the latest; return their number."""
+    of_stream = refits.c.stream_id == stream_id
+    latest = sa.select(sa.func.max(refits.c.due_us)).where(of_stream).scalar_subquery()
+    oldest = (
+        sa.select(refits.c.due_us)
+        .where(of_stream, refits.c.recorded_at_us < cut_us, refits.c.due_us < latest)
+        .order_by(refits.c.due_us)
+        .limit(CHUNK_ROWS)
+    )
+    return delete_in_chunks(db, sa.delete(refits).where(of_stream, refits.c.due_us.in_(oldest)), stopped)
+
+
 def delete_drift_bases(db: Database) -> int:
     """Delete bases that a later one of the horizon replaces and whose windows are all deleted; return their number."""
     later = drift_bases.alias()
@@ -262,6 +276,7 @@ def _delete_model(db: Database, stream_id: int, model_id: int, stopped: Callable
             if deleted == CHUNK_ROWS:
                 continue
             connection.execute(sa.delete(shadows).where(shadows.c.model_id == model_id))
+            connection.execute(sa.update(refits).where(refits.c.model_id == model_id).values(model_id=None))
             connection.execute(sa.delete(accepted_references).where(accepted_references.c.model_id == model_id))
             return connection.execute(sa.delete(models).where(models.c.id == model_id)).rowcount
     return 0

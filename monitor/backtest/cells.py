@@ -1,6 +1,6 @@
 """Cells of the grid: a control plane for each pair of percentile and false-alarm budget."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from config.settings import Settings
@@ -9,8 +9,9 @@ from config.streams import ThresholdSettings
 from config.units import Rate
 from consumers.window_schedule import make_window_schedule
 from monitor.backtest.memory_drift_store import MemoryDriftStore
+from monitor.backtest.memory_refit_store import MemoryRefitStore
 from monitor.backtest.memory_store import MemoryStore
-from monitor.backtest.shared_cache import SharedCache
+from monitor.backtest.shared_cache import SharedCache, SharedFitter
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.daemon.rules import build_stream_rules
@@ -20,7 +21,7 @@ from monitor.models.scoring import LoadedModel
 from monitor.statistics.part import Scale
 from monitor.statistics.season import load_season
 from monitor.thresholds.look_back_cache import LookBackCache
-from storage.control.models import Activation
+from storage.control.models import Activation, ModelRecord, NewModel
 
 STREAM_ID = 1
 
@@ -48,6 +49,34 @@ class GridModels:
         return [[] for _ in events]
 
 
+class ModelRecords(Mapping[int, ModelRecord]):
+    """The records of loaded models, also of those that are added later."""
+
+    def __init__(self, models: Mapping[int, LoadedModel]) -> None:
+        self._models = models
+
+    def __getitem__(self, model_id: int) -> ModelRecord:
+        return self._models[model_id].record
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
+class CellRefits:
+    """The refits of the cells of a grid: cells with the same training events share one fit.
+
+    Args:
+        add_model: Adds a model to those that the cells can score with; returns its id.
+    """
+
+    def __init__(self, add_model: Callable[[NewModel], int]) -> None:
+        self.add_model = add_model
+        self.fitter = SharedFitter()
+
+
 class GridCell:
     """Pair of percentile and false-alarm budget with its own store, judged by the daemon's control plane."""
 
@@ -60,11 +89,14 @@ class GridCell:
         models: Mapping[int, LoadedModel],
         shared: SharedCache | None = None,
         windows: tuple[WindowRules, ...] = (),
+        refits: CellRefits | None = None,
     ) -> None:
         shared = shared or SharedCache()
         stream_settings = apply_cell(settings, stream, percentile, budget)
-        # No model is fitted on samples in a back-test.
-        rules = replace(build_stream_rules(stream_settings, stream), sample_size=0)
+        rules = build_stream_rules(stream_settings, stream)
+        if refits is None or rules.refit is None:
+            # Without events no model can score as shadow model, and without refits no sample is used.
+            rules = replace(rules, sample_size=0, refit=None)
         self.schedule = schedule = change_windows(rules, windows) if windows else RuleSchedule.constant(rules)
         self.rules = schedule.newest
         self.percentile = percentile
@@ -75,16 +107,23 @@ class GridCell:
             lead_us=max(each.lead_us for each in self.rules.windows),
         )
         self._models = models
+        self.refits = None
+        if refits is not None:
+            self.refits = MemoryRefitStore(memory, ModelRecords(models), refits.add_model)
         self._plane = ControlPlane(
             rules,
             STREAM_ID,
-            stores=ControlPlaneStores(windows=memory, thresholds=memory, drift=MemoryDriftStore(memory)),
+            stores=ControlPlaneStores(
+                windows=memory, thresholds=memory, drift=MemoryDriftStore(memory), refits=self.refits
+            ),
             models=GridModels(models),
             now_us=lambda: memory.now_us,
             renew=lambda: True,
             notify_sealed=lambda: None,
             calculator=shared,
             rule_reader=RuleReader(schedule),
+            fitter=None if refits is None else refits.fitter,
+            model_settings=lambda: settings.streams[stream].model,
         )
 
     def activate(self, model_id: int, activation: Activation) -> None:
@@ -120,14 +159,18 @@ def build_cells(
     budgets: Sequence[Rate],
     models: Mapping[int, LoadedModel],
     windows: tuple[WindowRules, ...] = (),
+    refits: CellRefits | None = None,
 ) -> list[GridCell]:
     """Return a cell for each pair of percentile and false-alarm budget.
 
-    `windows` are the windows over event time; without them the settings define the windows of all times.
+    `windows` are the windows over event time; without them the settings define the windows of all times. Without
+    `refits` no model is fitted again.
     """
     shared = SharedCache()
     return [
-        GridCell(settings, stream, each, budget, models, shared, windows) for each in percentiles for budget in budgets
+        GridCell(settings, stream, each, budget, models, shared, windows, refits)
+        for each in percentiles
+        for budget in budgets
     ]
 
 

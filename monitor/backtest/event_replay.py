@@ -1,5 +1,6 @@
 """Back-test over recorded events: each event is decoded and scored once and folded for every cell."""
 
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
@@ -102,6 +103,7 @@ class EventReplay:
             match step:
                 case CommitBatch():
                     self.flagged.append(step.folded.scored.events.offsets[step.folded.scored.is_outlier])
+                    self._cell.memory.add_shadow_parts(step.folded.shadow_parts)
                     self._cell.memory.add_parts(step.folded.parts, step.folded.watermark_us)
                     self._cell.run_due()
                     buffer.apply_commit(step.advance, now_s=0.0)
@@ -126,8 +128,9 @@ class EventReplay:
 
     def _next_step(self, buffer: PartitionBuffer) -> Step:
         memory = self._cell.memory
-        if not self._schedule.rows or memory.thresholds[-1].id != self._schedule.newest_id:
-            self._schedule = ThresholdSchedule.from_rows(memory.schedule())
+        is_old = not self._schedule.rows or memory.thresholds[-1].id != self._schedule.newest_id
+        if is_old or memory.shadows != self._schedule.shadows:
+            self._schedule = replace(ThresholdSchedule.from_rows(memory.schedule()), shadows=memory.shadows)
         return next_step(
             buffer,
             memory.control,

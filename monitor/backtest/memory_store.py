@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from consumers.window_schedule import WindowSchedule
 from consumers.windows import NO_WATERMARK_US
-from storage.control.models import ModelRecord
+from storage.control.models import Activation, ModelRecord
 from storage.control.records import (
     Incident,
     Judgement,
@@ -30,8 +30,10 @@ from storage.control.records import (
     WindowRow,
 )
 from storage.control.reopening import reopen_incident
+from storage.control.samples import StoredSample
+from storage.control.shadows import ScheduledShadow
 from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts, WindowCounts
-from storage.ledger.commit import StreamControl, WindowPartRow
+from storage.ledger.commit import ShadowPartRow, StreamControl, WindowPartRow
 from storage.ledger.schedule import ScheduledThreshold
 
 
@@ -54,6 +56,8 @@ class MemoryStore:
         judged_starts_us: The starts of the windows in `judged`.
         activations: Pairs of model id and `valid_from_us`, in order.
         shadow: Encoded parts of windows that a model scored as shadow model, by model id and window start.
+        shadows: The present shadow models.
+        samples: The samples of judged windows, in order; empty if the stream is not sampled.
     """
 
     def __init__(self, models: Sequence[ModelRecord], *, windows: WindowSchedule, lead_us: int) -> None:
@@ -64,6 +68,10 @@ class MemoryStore:
         self.judged_starts_us: list[int] = []
         self.activations: list[tuple[int, int]] = []
         self.shadow: Mapping[int, Mapping[int, bytes]] = {}
+        self.shadows: tuple[ScheduledShadow, ...] = ()
+        self.samples: list[StoredSample] = []
+        self._shadow_parts: dict[tuple[int, int], list[bytes]] = {}
+        self._revision = 1
         self._threshold_ids: list[int] = []
         self._models = list(models)
         self._schedule = windows
@@ -84,7 +92,9 @@ class MemoryStore:
     @property
     def control(self) -> StreamControl:
         """Return the sealed time, revision and last tick of the stream, as the data plane reads them."""
-        return StreamControl(sealed_until_us=self._sealed_until_us, revision=1, last_tick_us=self._last_tick_us)
+        return StreamControl(
+            sealed_until_us=self._sealed_until_us, revision=self._revision, last_tick_us=self._last_tick_us
+        )
 
     @property
     def now_us(self) -> int:
@@ -111,6 +121,37 @@ class MemoryStore:
                 )
             )
         self._watermark_us = watermark_us
+
+    def set_shadows(self, shadows: tuple[ScheduledShadow, ...]) -> None:
+        """Replace the shadow models; parts of windows that are not sealed yet are dropped with their models."""
+        self.shadows = shadows
+        self._shadow_parts = {}
+        self._revision += 1
+
+    def add_shadow_parts(self, parts: Sequence[ShadowPartRow]) -> None:
+        """Add the parts of one commit for the shadow models."""
+        for part in parts:
+            self._shadow_parts.setdefault((part.model_id, part.window_start_us), []).append(part.payload)
+
+    def merge_shadow_parts(self, merge: Callable[[Sequence[bytes]], bytes]) -> None:
+        """Merge the shadow parts of all sealed windows; those of models that no look-back uses any more are dropped."""
+        sealed_us = self._sealed_until_us or 0
+        used = {each.model_id for each in self.shadows} | {model_id for model_id, _ in self.activations[-2:]}
+        merged = {model_id: dict(windows) for model_id, windows in self.shadow.items() if model_id in used}
+        for model_id, start_us in [key for key in self._shadow_parts if self._schedule.end_us(key[1]) <= sealed_us]:
+            payloads = self._shadow_parts.pop((model_id, start_us))
+            merged.setdefault(model_id, {})[start_us] = merge(payloads)
+        self.shadow = merged
+
+    def find_next_activation(self) -> Activation:
+        """Return the earliest activation: a window start later than every stored event and every threshold row."""
+        size_us, sealed_us = self._schedule.rules[-1].size_us, self._sealed_until_us or 0
+        newest_us = max(row.valid_from_us for row in self.thresholds)
+        computed_us = max(row.computed_at_us for row in self.thresholds[-2:])
+        free_us = -(-(sealed_us + self._lead_us) // size_us) * size_us
+        return Activation(
+            valid_from_us=max(free_us, newest_us + size_us), computed_at_us=max(computed_us, sealed_us) + 1
+        )
 
     def add_gap(self, gap: StoredGap) -> None:
         """Add a range that could not be read, at the watermark before it."""
@@ -261,6 +302,16 @@ class MemoryStore:
                     fired=row.details is not None,
                     payload=row.payload,
                     fired_since_us=None if row.details is None else row.details.get("since_us"),
+                )
+            )
+        if judgement.sample is not None:
+            self.samples.append(
+                StoredSample(
+                    window_start_us=row.window_start_us,
+                    window_end_us=row.window_end_us,
+                    model_id=judgement.sample.model_id,
+                    events=row.events,
+                    payload=judgement.sample.payload,
                 )
             )
         for change in judgement.incidents:

@@ -30,10 +30,31 @@ class BacktestModels:
     `sizes` are the values found for settings that are `auto`, by their keys.
     """
 
-    models: Mapping[int, LoadedModel]
+    models: dict[int, LoadedModel]
     active: ModelRecord
     scorer: BatchScorer
+    stored: dict[int, tuple[ModelRecord, bytes]]
     sizes: Mapping[str, object] = field(default_factory=dict)
+
+    def add(self, model: NewModel) -> int:
+        """Add a model of a refit; return its id, that of an equal model if there is one."""
+        for model_id, (_, artefact) in self.stored.items():
+            if artefact == model.artefact:
+                return model_id
+        model_id = max(self.stored) + 1
+        record = ModelRecord(
+            id=model_id,
+            version=max(known.version for known, _ in self.stored.values()) + 1,
+            kind=model.kind,
+            state="shadow",
+            created_at_us=0,
+            valid_from_us=None,
+            feature_names=tuple(model.feature_names),
+            summary=model.summary,
+        )
+        self.stored[model_id] = record, model.artefact
+        self.models[model_id] = load_model(record, model.artefact, "cpu")
+        return model_id
 
     @property
     def key_step(self) -> KeyStep | None:
@@ -101,6 +122,7 @@ def _build_models(
         active=active,
         scorer=Scorer(lambda model_id: load_model(*by_id[model_id], pick_device(device))),
         sizes=sizes,
+        stored=by_id,
     )
 
 

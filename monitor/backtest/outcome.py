@@ -13,6 +13,7 @@ from monitor.backtest.labels import Burst
 from monitor.backtest.memory_store import MemoryStore
 from monitor.control_plane.control_plane import BUDGETED_KINDS
 from monitor.incidents.lifecycle import Kind
+from storage.control.refits import RefitRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ class Outcome:
 class Backtest:
     """Outcomes of all cells over [begin_us, end_us) of event time.
 
-    `memories` holds the thresholds, windows and incidents of each cell, in the order of `cells`.
+    `memories` holds the thresholds, windows and incidents of each cell, `refits` its refits, in the order of `cells`.
     """
 
     stream: str
@@ -76,6 +77,7 @@ class Backtest:
     end_us: int
     cells: Sequence[Outcome]
     memories: Sequence[MemoryStore]
+    refits: Sequence[Sequence[RefitRow]] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the outcomes as dictionaries."""

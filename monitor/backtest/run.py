@@ -23,7 +23,7 @@ from consumers.codec import make_codec
 from consumers.decoded_batch import DecodedBatch
 from consumers.files.source import FileSource
 from consumers.window_schedule import make_window_schedule
-from monitor.backtest.cells import GridCell, build_cells
+from monitor.backtest.cells import CellRefits, GridCell, build_cells
 from monitor.backtest.event_replay import CachedScorer, EventReplay
 from monitor.backtest.labels import Burst, Labels, group_bursts, read_labels
 from monitor.backtest.models import BacktestModels, fit_on_file, load_stored_models
@@ -145,7 +145,7 @@ def _backtest_file(
         stream_settings, path, settings.device, longest_look_back=settings.retention.windows
     )
     settings = _with_found_sizes(settings, stream, models)
-    cells = build_cells(settings, stream, *build_grid(settings), models.models)
+    cells = build_cells(settings, stream, *build_grid(settings), models.models, refits=CellRefits(models.add))
     for cell in cells:
         cell.activate(models.active.id, Activation(valid_from_us=0, computed_at_us=0))
     scores = CachedScorer(models.scorer)
@@ -363,4 +363,5 @@ def _build_result(
         end_us=judged[-1].window_end_us,
         cells=outcomes,
         memories=[cell.memory for cell in cells],
+        refits=[() if cell.refits is None else tuple(cell.refits.rows) for cell in cells],
     )

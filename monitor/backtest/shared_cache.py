@@ -1,5 +1,6 @@
 """Cache of sketches and thresholds that the cells of a grid share."""
 
+import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
+from config.streams import ModelSettings
 from monitor.control_plane.control_plane import ThresholdCalculator
+from monitor.models.refit_fit import FitJob, InProcessFitter
+from monitor.models.training_set import TrainingSet
 from monitor.statistics.part import Scale
 from monitor.statistics.season import SeasonState
 from monitor.statistics.sketch import EnergySketch
@@ -17,6 +21,10 @@ from storage.control.thresholds import ThresholdRow
 
 _CACHED_TICKS = 8
 """Number of cached ticks. Cells advance tick by tick together, so older results are not used again."""
+
+
+_CACHED_FITS = 8
+"""Number of cached fits: cells whose incidents differ fit on other windows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +40,30 @@ class _ThresholdKey:
     valid_from_us: int
     most_events: int
     season: SeasonState | None
+
+
+class SharedFitter:
+    """Fits in this process; the last few results are kept for cells with the same training events."""
+
+    def __init__(self) -> None:
+        self._results: dict[bytes, FitJob] = {}
+
+    def start(self, training: TrainingSet, settings: ModelSettings) -> FitJob:
+        """Return the fit on training events, computed at most once."""
+        digest = hashlib.sha256(settings.model_dump_json().encode())
+        digest.update(repr(training.names).encode())
+        digest.update(np.ascontiguousarray(training.features).tobytes())
+        if training.history is not None:
+            digest.update(repr(training.history.derived).encode())
+            digest.update(np.ascontiguousarray(training.history.context).tobytes())
+        if training.weights is not None:
+            digest.update(training.weights.tobytes())
+        key = digest.digest()
+        if key not in self._results:
+            self._results[key] = InProcessFitter().start(training, settings)
+            while len(self._results) > _CACHED_FITS:
+                self._results.pop(next(iter(self._results)))
+        return self._results[key]
 
 
 class SharedCache(ThresholdCalculator):

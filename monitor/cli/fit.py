@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 @click.option(
     "--last",
     type=click.IntRange(min=1),
-    help="Fit on the newest N events that the topic or the file has retained, whatever the stream has scored.",
+    help="Fit on the newest N events: of FILE, of the samples of the stream's windows, or of its topic or file.",
 )
 @click.option(
     "--since",
-    help="Fit on the retained events of this duration (14d) before the latest event; with --last the newest of them.",
+    help="Fit on the events of this duration before the latest event (default for samples: 14d); with --last the "
+    "newest of them.",
 )
 @click.option(
     "--shadow", is_flag=True, help="Store it as shadow model: it scores beside the active model and flags nothing."
@@ -61,8 +62,9 @@ def command(
 ) -> None:
     """Fit a model on FILE, or on STREAM's own events, and store it as STREAM's active model.
 
-    Without FILE and options, the events are the first model.warm_up ones of a stream without a model, and the newest
-    model.warm_up retained ones of a stream with a model. At the end of a topic, the fit takes the events that it has.
+    Without FILE, the events are the samples of the windows without an incident. A stream with too few samples is fitted
+    on its first model.warm_up events without a model, and on the newest model.warm_up retained ones with a model. At
+    the end of a topic, the fit takes the events that it has.
     """
     settings = load_settings(ctx)
     name = require_stream(settings, stream)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _LOG_INTERVAL_S = 5.0
 _STALL_TIMEOUT_S = 60.0
 _MAX_SHOWN_PARTITIONS = 4
+_SAMPLED_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def _read_file(name: str, stream_settings: "StreamSettings", chosen: ChosenEvent
 def _read_stream(
     settings: "Settings", name: str, stream_settings: "StreamSettings", chosen: ChosenEvents
 ) -> "TrainingSet":
-    """Read events of the stream's source.
+    """Read the stored samples of the stream's windows; without enough of them, events of its source.
 
     Without options a stream with a model is read from its newest events: its positions are behind the first ones.
     """
@@ -113,6 +114,10 @@ def _read_stream(
     from storage.database.engine import Database
     from storage.ledger.ledger import Ledger
 
+    with Database(settings.database.url) as db:
+        sampled = read_sampled_events(db, open_stream(db, settings, name), name, chosen)
+    if sampled is not None:
+        return sampled
     _refuse_source_without_log(stream_settings, chosen)
     with Database(settings.database.url) as db, closing(open_source(name, settings, group=False)) as source:
         stream_id = open_stream(db, settings, name)
@@ -131,6 +136,49 @@ def _read_stream(
             if not _has_log(stream_settings) or _are_sufficient(partitions, starts):
                 return _read_first(source, name, stream_settings, starts, partitions, features)
         return _read_retained(source, name, stream_settings, ChosenEvents(last=stream_settings.model.warm_up), features)
+
+
+def read_sampled_events(db: "Database", stream_id: int, name: str, chosen: ChosenEvents) -> "TrainingSet | None":
+    """Return the sampled events of windows without an incident; None if there are too few for a good model.
+
+    The features are those of the active model. Events of a source have to be read instead.
+    """
+    from config.time_format import DAY_US, format_rounded_duration
+    from config.units import to_us
+    from monitor.models.refit import BLOCKING_KINDS
+    from monitor.models.sampled_events import build_training_set, derived_fields, min_sampled_events, select_samples
+    from storage.control.models import ModelStore
+    from storage.control.refits import RefitStore
+
+    store, active = RefitStore(db), ModelStore(db).active(stream_id)
+    until_us = store.last_sample_end_us(stream_id)
+    if active is None or until_us is None:
+        return None
+    after_us = until_us - (_SAMPLED_DAYS * DAY_US if chosen.since is None else to_us(chosen.since))
+    spans = store.find_incidents(stream_id, BLOCKING_KINDS, after_us, until_us)
+    excluded = [(each.since_us, until_us if each.until_us is None else each.until_us) for each in spans]
+    names = store.feature_names(stream_id)
+    samples = store.read_samples(stream_id, after_us, until_us)
+    clean = select_samples(samples, excluded, {each for each, own in names.items() if own == active.feature_names})
+    derived = derived_fields(active)
+    training = build_training_set(clean, active.feature_names, derived=derived)
+    needed = min_sampled_events(len(active.feature_names))
+    if len(training) < needed:
+        _say(
+            f"stream {name}: the samples of its windows hold {len(training):,} events, fewer than {needed:,}: reading "
+            "events of its source instead"
+        )
+        return None
+    if chosen.last is not None:
+        training = build_training_set(clean, active.feature_names, derived=derived, last=chosen.last)
+    stands_for = sum(sample.events for sample in clean)
+    left_out = len(samples) - len(clean)
+    covered = format_rounded_duration(clean[-1].window_end_us - clean[0].window_start_us)
+    _say(
+        f"stream {name}: fitting on {len(training):,} sampled events of {len(clean):,} windows over {covered} "
+        f"({stands_for:,} events); {left_out:,} windows with an incident or other features are left out"
+    )
+    return training
 
 
 def _refuse_source_without_log(stream_settings: "StreamSettings", chosen: ChosenEvents) -> None:

@@ -9,6 +9,7 @@ import click
 
 from config.errors import OutriderError
 from config.settings import Settings
+from config.stream_rules import RuleSchedule
 from config.time_format import format_optional_time, format_time
 from config.units import format_duration
 from monitor.cli.database import open_database
@@ -17,7 +18,9 @@ from monitor.cli.output.reach_text import describe_pending, find_milestones
 from monitor.cli.output.status_text import format_stream
 from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
 from monitor.cli.settings import load_settings
+from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.stored_sizes import follow_stored_sizes
+from monitor.models.refit import find_due
 from monitor.thresholds.tick import load_count_model
 from storage.control.health import HELD_STATE
 from storage.control.warm_up import WarmUpProgress
@@ -73,6 +76,7 @@ COLUMNS = (
     "problems",
     "pending",
     "never_reached",
+    "refit",
 )
 
 
@@ -209,6 +213,7 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
         "promise": _spike_budget(status, settings),
         "drift": _drift_state(status, settings),
         **_reach_columns(status, settings),
+        "refit": _refit_state(status, settings),
         "open_incidents": len(status.open_incidents),
         "dead_letters_last_hour": status.dead_letters_last_hour,
         "late_share_last_hour": status.late_share_last_hour,
@@ -332,6 +337,23 @@ def _reach_columns(status: StreamStatus, settings: Settings) -> dict[str, list[s
     return {
         "pending": list(describe_pending(stream_settings, rate_s, count_model, status.threshold.method)),
         "never_reached": [f"{each.name}: {each.text}" for each in found if each.after_us is None],
+    }
+
+
+def _refit_state(status: StreamStatus, settings: Settings) -> dict[str, Any] | None:
+    """Return the last refit, what became of it, and when the next one is due; None without refits."""
+    last, rules = status.last_refit, None
+    if status.name in settings.streams:
+        rules = RuleSchedule.constant(build_stream_rules(settings, status.name))
+    next_us = None if rules is None else find_due(rules, last, status.sealed_until_us)
+    if last is None and next_us is None:
+        return None
+    return {
+        "due": None if last is None else format_time(last.due_us),
+        "state": None if last is None else last.state,
+        "reason": None if last is None else last.details.get("reason"),
+        "gate": None if last is None else format_optional_time(last.gate_us),
+        "next_due": format_optional_time(next_us),
     }
 
 

@@ -14,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.stream_rules import StreamRules
+from config.streams import ModelSettings
 from consumers.window_schedule import WindowSchedule, make_window_schedule
 from monitor.control_plane.drift_step import DriftMonitor
 from monitor.control_plane.judge import judge_open_window, judge_window, needs_evidence
+from monitor.control_plane.refit_step import RefitStep
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.seal import next_seal_us, pending_tick_us
 from monitor.control_plane.stores import (
     DriftStoreProtocol,
     EvidenceStoreProtocol,
     ModelsProtocol,
+    RefitStoreProtocol,
     ThresholdStoreProtocol,
     WindowStoreProtocol,
 )
@@ -34,6 +37,7 @@ from monitor.incidents.precision import PRECISION_SPAN_US, measure_precision
 from monitor.incidents.rows import update_incident
 from monitor.incidents.spike import evaluate_open_window
 from monitor.incidents.window import ThresholdInForce
+from monitor.models.refit_fit import Fitter
 from monitor.schedule import tick_at_or_after
 from monitor.statistics.part import Scale
 from monitor.statistics.part_codec import decode_part
@@ -61,12 +65,16 @@ _WINDOWS_PER_RENEWAL = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPlaneStores:
-    """The stores of a control plane. Without `drift` it skips drift, without `evidence` incidents have none."""
+    """The stores of a control plane. Without `drift` it skips drift, without `evidence` incidents have none.
+
+    Without `refits` no model is fitted again.
+    """
 
     windows: WindowStoreProtocol
     thresholds: ThresholdStoreProtocol
     drift: DriftStoreProtocol | None = None
     evidence: EvidenceStoreProtocol | None = None
+    refits: RefitStoreProtocol | None = None
 
 
 class ThresholdCalculator:
@@ -116,6 +124,8 @@ class ControlPlane:
         notify_sealed: Called after the stream was sealed further.
         calculator: Computes the thresholds of ticks.
         rule_reader: The rules over event time. None: `rules` are always valid.
+        fitter: Starts the fits of refits; required with a store of refits.
+        model_settings: Returns the present settings of the model, for refits.
     """
 
     def __init__(
@@ -130,6 +140,8 @@ class ControlPlane:
         notify_sealed: Callable[[], None],
         calculator: ThresholdCalculator | None = None,
         rule_reader: RuleReader | None = None,
+        fitter: Fitter | None = None,
+        model_settings: Callable[[], ModelSettings] = ModelSettings,
     ) -> None:
         self._stream = rules.stream
         self._reader = rule_reader or RuleReader.constant(rules)
@@ -143,6 +155,18 @@ class ControlPlane:
         self._drift = None
         if stores.drift is not None:
             self._drift = DriftMonitor(self._reader, stream_id, store=stores.drift, model=models.load, now_us=now_us)
+        self._refits = None
+        if stores.refits is not None and fitter is not None:
+            self._refits = RefitStep(
+                rules.stream,
+                stream_id,
+                reader=self._reader,
+                store=stores.refits,
+                thresholds=stores.thresholds,
+                models=models,
+                fitter=fitter,
+                model_settings=model_settings,
+            )
         self._thresholds: dict[int, ThresholdInForce] = {}
         self._look_back: LookBackCache | None = None
         self._season = SeasonLearner(stream_id)
@@ -159,7 +183,11 @@ class ControlPlane:
         changed = False
         while self._renew():
             if not (
-                self._judge_due_windows() or self._run_drift_step() or self._run_due_tick() or self._seal_windows()
+                self._judge_due_windows()
+                or self._run_drift_step()
+                or self._run_due_tick()
+                or self._run_refit_step()
+                or self._seal_windows()
             ):
                 self._open_early_incident()
                 return changed
@@ -248,7 +276,7 @@ class ControlPlane:
             revision = facts.settings_revision
             if not self._reader.is_current(revision):
                 return None
-            return next_seal_us(facts, self._windows(), self._tick_at_or_after)
+            return next_seal_us(facts, self._windows(), self._tick_at_or_after, self._find_refit_limit(facts))
 
         sealed = self._stores.windows.seal(self._stream_id, decide)
         if not self._reader.is_current(revision):
@@ -258,6 +286,26 @@ class ControlPlane:
             return False
         self._notify_sealed()
         return True
+
+    def _run_refit_step(self) -> bool:
+        if self._refits is None:
+            return False
+        return self._refits.run_due(finish_earlier=lambda: self._run_drift_step() or self._run_due_tick())
+
+    def _find_refit_limit(self, facts: SealFacts) -> int | None:
+        if self._refits is None:
+            return None
+        return self._refits.find_limit(facts.last_judged_end_us, facts.first_part_end_us)
+
+    @property
+    def is_fitting(self) -> bool:
+        """Return whether a fit runs whose result the stream waits for."""
+        return self._refits is not None and self._refits.is_fitting
+
+    def close(self) -> None:
+        """End a running fit; the next control plane of the stream begins it again."""
+        if self._refits is not None:
+            self._refits.close()
 
     def _windows(self) -> WindowSchedule:
         return make_window_schedule(self._reader.schedule.newest.windows)

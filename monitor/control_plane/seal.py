@@ -7,8 +7,12 @@ from storage.control.records import SealFacts, SourceFacts
 from storage.control.thresholds import TickFacts
 
 
-def next_seal_us(facts: SealFacts, windows: WindowSchedule, tick_at_or_after: Callable[[int], int]) -> int | None:
+def next_seal_us(
+    facts: SealFacts, windows: WindowSchedule, tick_at_or_after: Callable[[int], int], limit_us: int | None = None
+) -> int | None:
     """Return the new `sealed_until` in microseconds, or None when there is nothing to seal.
+
+    The seal never passes `limit_us`, a window boundary, at which the next step of a refit is due.
 
     The seal never passes a tick that is due. A threshold is computed from the windows that end at or before its tick,
     and stored before a later window is sealed. So the lead (`sealed_until + grace + ahead`) never lets an event be
@@ -23,6 +27,8 @@ def next_seal_us(facts: SealFacts, windows: WindowSchedule, tick_at_or_after: Ca
         ended_us = facts.first_part_end_us
     if ended_us is not None:
         target = min(target, windows.floor_us(tick_at_or_after(ended_us)))
+    if limit_us is not None:
+        target = min(target, limit_us)
     return target if facts.sealed_until_us is None or target > facts.sealed_until_us else None
 
 

@@ -1,7 +1,7 @@
 """Protocols of the stores of the control plane, implemented by the database and by the back-test in memory."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel
 from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftModel, DriftUpdate, DriftWindow
 from storage.control.evidence import Evidence
+from storage.control.models import Activation
 from storage.control.records import (
     Incident,
     Judgement,
@@ -18,6 +19,9 @@ from storage.control.records import (
     SealFacts,
     WindowFacts,
 )
+from storage.control.refits import FittedShadow, IncidentSpan, RefitRow
+from storage.control.samples import StoredSample
+from storage.control.shadows import MergedWindow, ShadowWindow
 from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts, WindowCounts
 
 
@@ -144,6 +148,64 @@ class DriftStoreProtocol(Protocol):
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:
         """Store a step; return False if another step was stored since `before_us`."""
+        ...
+
+
+class RefitStoreProtocol(Protocol):
+    """Refits, samples of windows and shadow windows: `storage.control.refits.RefitStore`."""
+
+    def last_refit(self, stream_id: int) -> RefitRow | None:
+        """Return the refit with the latest due time; None before the first."""
+        ...
+
+    def find_incidents(self, stream_id: int, kinds: Sequence[str], after_us: int, until_us: int) -> list[IncidentSpan]:
+        """Return the incidents that were open at some time in (after, until], as known at `until_us`."""
+        ...
+
+    def read_samples(self, stream_id: int, after_us: int, until_us: int) -> list[StoredSample]:
+        """Return the samples of the windows that start at or after `after_us` and end at or before `until_us`."""
+        ...
+
+    def feature_names(self, stream_id: int) -> dict[int, tuple[str, ...]]:
+        """Return the feature names of each model of a stream."""
+        ...
+
+    def has_other_shadow(self, stream_id: int) -> bool:
+        """Return whether the stream has a shadow model that no refit has brought."""
+        ...
+
+    def begin(self, stream_id: int, last_due_us: int | None, row: RefitRow) -> bool:
+        """Insert a refit; return False if another one was inserted since the last was read."""
+        ...
+
+    def finish(self, stream_id: int, row: RefitRow, fitted: FittedShadow) -> int | None:
+        """Store the model of a refit as the shadow model; return its id, None if the refit is finished."""
+        ...
+
+    def fail(self, stream_id: int, row: RefitRow, state: Literal["failed", "skipped"], reason: str) -> bool:
+        """Store that a refit brought no model; return False if it is finished."""
+        ...
+
+    def shadow_windows(self, stream_id: int, model_id: int) -> list[ShadowWindow]:
+        """Return the judged windows that a shadow model scored, in order."""
+        ...
+
+    def merge_shadow_windows(self, stream_id: int, merge: Callable[[Sequence[bytes]], MergedWindow]) -> None:
+        """Merge the shadow parts of all sealed windows."""
+        ...
+
+    def promote(
+        self,
+        stream_id: int,
+        row: RefitRow,
+        first_threshold: Callable[[int, Activation], ThresholdRow],
+        verdict: Mapping[str, Any],
+    ) -> bool:
+        """Activate the model of a refit from the next free window on; return False if it is decided already."""
+        ...
+
+    def reject(self, stream_id: int, row: RefitRow, verdict: Mapping[str, Any]) -> bool:
+        """End the shadow run of a refit; return False if it is decided already."""
         ...
 
 

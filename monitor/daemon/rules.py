@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from config.setting_classes import SHARED_CLASSES, Content, SharedClass, apply_shared
 from config.settings import Settings
-from config.stream_rules import RuleSchedule, StreamRules, WindowRules
+from config.stream_rules import RefitRules, RuleSchedule, StreamRules, WindowRules
 from config.units import to_us
 from monitor.daemon.settings_decision import last_row, start_of
 from monitor.statistics.event_sample import DEFAULT_PERIOD_US, find_sample_size
@@ -27,6 +27,7 @@ def build_stream_rules(
     stream_settings, notify = settings.streams[stream], settings.notify
     channels_for = channels_for or notify.channels_for
     window, threshold, alerts = stream_settings.window, stream_settings.threshold, stream_settings.alerts
+    refit = stream_settings.model.refit
     return StreamRules(
         stream=stream,
         config_hash=config_hash(settings, stream),
@@ -55,7 +56,8 @@ def build_stream_rules(
         min_effect=alerts.drift.min_effect,
         max_age_us=to_us(notify.max_age),
         channels=lambda kind, severity: channels_for(stream=stream, kind=kind, severity=severity),
-        sample_size=find_sample_size(to_us(window.size), DEFAULT_PERIOD_US),
+        sample_size=find_sample_size(to_us(window.size), DEFAULT_PERIOD_US if refit is None else to_us(refit.over)),
+        refit=None if refit is None else RefitRules(every_us=to_us(refit.every), over_us=to_us(refit.over)),
     )
 
 

@@ -29,6 +29,7 @@ from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.shared_settings import SharedSettings
 from monitor.metrics.counters import StreamCounters
 from monitor.models.promotion import Promoter
+from monitor.models.refit_fit import ChildFitter
 from monitor.models.scoring import Scorer, load_model
 from monitor.models.warm_up import WarmUp
 from monitor.pipeline.control_need import ControlNeed
@@ -43,6 +44,7 @@ from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelRecord, ModelStore
+from storage.control.refits import RefitStore
 from storage.control.settings import SettingsStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
@@ -371,12 +373,15 @@ class StreamRunner:
                 thresholds=thresholds,
                 drift=DriftStore(self._db),
                 evidence=EvidenceStore(self._db),
+                refits=RefitStore(self._db),
             ),
             models=self._model_cache,
             now_us=lambda: time.time_ns() // 1_000,
             renew=lease.renew,
             notify_sealed=lambda: self._inbox.put(ControlChanged()),
             rule_reader=reader,
+            fitter=ChildFitter(),
+            model_settings=lambda: self._stream_settings.model,
         )
         promoter = Promoter(
             self._rules,
@@ -389,14 +394,25 @@ class StreamRunner:
         )
         retirement = SourceRetirement(self._ledger, self.name, state.id, self._topics)
         steps = (retirement.run_due, lambda: self._run_timed(plane), promoter.run_due)
-        self._wakeup.wait()
-        while not self._stop.is_set():
-            if self._run_steps(steps, lease, lambda: worker.ended and windows.all_ended(state.id)):
-                self.stop()
+        try:
             self._wakeup.wait()
-        self._finish_control(plane)
+            while not self._stop.is_set():
+                if self._run_steps(
+                    steps, lease, lambda: worker.ended and windows.all_ended(state.id), lambda: plane.is_fitting
+                ):
+                    self.stop()
+                self._wakeup.wait()
+            self._finish_control(plane)
+        finally:
+            plane.close()
 
-    def _run_steps(self, steps: Sequence[Callable[[], bool]], lease: Lease, all_ended: Callable[[], bool]) -> bool:
+    def _run_steps(
+        self,
+        steps: Sequence[Callable[[], bool]],
+        lease: Lease,
+        all_ended: Callable[[], bool],
+        is_busy: Callable[[], bool],
+    ) -> bool:
         """Run the due steps; return True when every source has ended, no work remains and the lease is held."""
         try:
             ended = all_ended()
@@ -407,7 +423,7 @@ class StreamRunner:
                 if ended:
                     self._wakeup.ask(urgent=False)
                 return False
-            return lease.renew() and ended
+            return lease.renew() and ended and not is_busy()
         except StorageUnavailable as error:
             log.warning(
                 "Stream %s: %s; trying again.",

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from config.streams import ModelSettings
 from monitor.detectors.derivation import Derivation, derive_all
 from monitor.detectors.detector import Detector, detector_class
 from monitor.detectors.fit.cross_fitting import out_of_fold_energies
+from monitor.detectors.fit.mixture_fit import FitReport
 from monitor.detectors.gaussian_mixture import GaussianMixture
 from monitor.models.screening import ScreeningResult, screen_events
 from monitor.models.training_set import TrainingSet, min_training_events
@@ -51,6 +52,7 @@ def fit_model(
     *,
     labels: NDArray[np.int64] | None = None,
     progress: Callable[[int, float], None] | None = None,
+    keep_duration: bool = True,
 ) -> FittedModel:
     """Fit the detector of the settings, and compute reference energies on events outside of its training rows.
 
@@ -64,6 +66,7 @@ def fit_model(
         settings: Kind and options of the model.
         labels: The class of each event, for `class_conditional`.
         progress: Called during the fit of a mixture with the iteration and the lower bound.
+        keep_duration: Store how long the fit took. False: equal fits have equal bytes.
 
     Raises:
         ModelError: Too few events, or the detector cannot be fitted on them.
@@ -77,15 +80,18 @@ def fit_model(
     derivation, inputs, rows = derive_inputs(training)
     features, means = _impute_means(_choose_precision(inputs))
     names = training.names if derivation is None else derivation.names
-    fit = _fit_detector(features, names, settings, None if labels is None else labels[rows], progress)
-    detector, reference = fit.detector, np.sort(fit.energies[fit.in_reference])
+    weights = None if training.weights is None else training.weights[rows]
+    fit = _fit_detector(features, names, settings, None if labels is None else labels[rows], progress, weights)
+    detector, reference = fit.detector, fit.sort_energies(fit.in_reference)
     detector.reference_energies_ = reference
     detector.derivation_ = derivation
     detector.profile_ = build_feature_profile(features)
+    if not keep_duration:
+        _remove_duration(detector)
     return FittedModel(
         detector=detector,
         reference=reference,
-        all_energies=np.sort(fit.energies),
+        all_energies=fit.sort_energies(np.ones(len(fit.energies), np.bool_)),
         new_model=NewModel(
             kind=settings.kind,
             artefact=detector.to_bytes(),
@@ -125,6 +131,16 @@ def derive_inputs(training: TrainingSet) -> tuple[Derivation | None, Floats, NDA
 def _summarise_derivation(derivation: Derivation | None) -> list[str] | str:
     """Return the fields that features are derived of, in the form of `event.derive`."""
     return "none" if derivation is None else [derivation.fields[place] for place in derivation.changes]
+
+
+def _remove_duration(detector: Any) -> None:
+    """Set the duration of a fit to zero in its report."""
+    report = getattr(detector, "report_", None)
+    if isinstance(report, FitReport):
+        detector.report_ = replace(report, seconds=0.0)
+    training = getattr(detector, "training_", None)
+    if isinstance(training, dict):
+        training["seconds"] = 0.0
 
 
 def describe_rejected(training: TrainingSet) -> str:
@@ -237,12 +253,37 @@ def _impute_means(features: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fit:
-    """A fitted detector, the energies of held-out events, and the mask of those in the reference, both (n,)."""
+    """A fitted detector, the energies of held-out events, and the mask of those in the reference, both (n,).
+
+    `weights` is the number of events that each energy stands for; None if all stand for the same number.
+    """
 
     detector: Detector
     energies: Float32
     in_reference: NDArray[np.bool_]
     screened: ScreeningResult | None
+    weights: NDArray[np.float64] | None = None
+
+    def sort_energies(self, mask: NDArray[np.bool_]) -> Float32:
+        """Return the energies under a mask, ascending; with weights their quantiles, as many as equal ones would be."""
+        energies = self.energies[mask]
+        if self.weights is None:
+            return np.sort(energies)
+        return weighted_quantiles(energies, self.weights[mask])
+
+
+def weighted_quantiles(energies: Float32, weights: NDArray[np.float64]) -> Float32:
+    """Return the quantiles of weighted energies at n' equally spaced ranks, ascending.
+
+    n' is the effective sample size (sum of w)^2 / sum of w^2 (Kish 1965): so many energies of equal weight are as
+    informative, so that the errors of a percentile are those of their number.
+    """
+    order = np.argsort(energies, kind="stable")
+    shares = np.cumsum(weights[order]) / weights.sum()
+    n = max(int(weights.sum() ** 2 / (weights**2).sum()), 1)
+    rows = np.searchsorted(shares, (np.arange(n) + 0.5) / n)
+    quantiles: Float32 = energies[order][np.minimum(rows, len(energies) - 1)]
+    return quantiles
 
 
 def _fit_detector(
@@ -251,8 +292,12 @@ def _fit_detector(
     settings: ModelSettings,
     labels: NDArray[np.int64] | None,
     progress: Callable[[int, float], None] | None,
+    weights: NDArray[np.float64] | None = None,
 ) -> _Fit:
-    """Fit the detector on the events that screening keeps, and compute the energies of held-out events."""
+    """Fit the detector on the events that screening keeps, and compute the energies of held-out events.
+
+    Screening and networks take every event once, whatever it stands for.
+    """
     if settings.kind == "class_conditional":
         return _fit_class_conditional(features, names, settings, labels)
     make_detector: Any = detector_class(settings.kind)
@@ -266,18 +311,25 @@ def _fit_detector(
             if screened.all_kept
             else _make_mixture(settings, None).fit(training_rows, progress=progress)
         )
+        if weights is not None:
+            detector = _make_mixture(settings, None).fit(
+                training_rows, sample_weight=weights[screened.kept], progress=progress
+            )
         n_components = len(detector.weights_)
-        energies = out_of_fold_energies(lambda: _make_mixture(settings, n_components), features, kept=screened.kept)
-        in_reference = screened.in_reference
+        energies = out_of_fold_energies(
+            lambda: _make_mixture(settings, n_components), features, kept=screened.kept, weights=weights
+        )
+        in_reference, held_out = screened.in_reference, weights
     else:
         n_training = _n_training_rows(len(training_rows))
         detector = make_detector(n_features=training_rows.shape[1], random_state=settings.random_state)
         detector.fit(training_rows[:n_training])
         first = int(np.flatnonzero(screened.kept)[n_training])
         energies, in_reference = detector.energy(features[first:]), screened.in_reference[first:]
+        held_out = None if weights is None else weights[first:]
     detector.feature_names_ = names
     energies = np.asarray(energies, np.float32)
-    return _Fit(detector=detector, energies=energies, in_reference=in_reference, screened=screened)
+    return _Fit(detector=detector, energies=energies, in_reference=in_reference, screened=screened, weights=held_out)
 
 
 def _fit_class_conditional(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from config.stream_rules import StreamRules
 from monitor.models.shadow_gate import ComparedModel, GateVerdict, WindowPair, evaluate_gate
 from monitor.models.shadow_parts import merge_shadow_parts
+from monitor.statistics.counts import count_model_to_json
 from monitor.statistics.part import Scale
 from monitor.statistics.part_codec import decode_part
 from monitor.statistics.season import SeasonState, load_season
+from monitor.thresholds.carried import CarriedDispersion, add_carried, carried_to_json
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache, LookBackSummary
 from monitor.thresholds.tick import (
@@ -150,6 +153,8 @@ def first_threshold_from_history(
     season: SeasonState | None,
     model_id: int,
     activation: Activation,
+    *,
+    carried: CarriedDispersion | None = None,
 ) -> ThresholdRow:
     """Return the first threshold of a promoted model, from the windows that it has scored before, if there are any.
 
@@ -161,10 +166,14 @@ def first_threshold_from_history(
         season: The season of the threshold before, which holds for all models.
         model_id: The model.
         activation: The time from which the model is valid.
+        carried: The dispersion that the model takes over from the one before it.
     """
     first = build_first_threshold(reference, model_id, activation, rules.percentile, rules.method, season)
+    if carried is not None:
+        first = replace(first, details={**first.details, "carried": carried_to_json(carried)})
     if not len(look_back):
-        return first
+        law = count_model_to_json(add_carried(load_count_model(first.details), carried))
+        return replace(first, details={**first.details, "law": law})
     threshold, _, _ = compute_tick_threshold(
         first,
         look_back,

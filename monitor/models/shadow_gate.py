@@ -119,6 +119,59 @@ def evaluate_gate(
     return GateVerdict(holds=True, reason="likelihood and alert volume hold", numbers=numbers)
 
 
+MIN_REFIT_WINDOWS = 5
+"""The minimum number of clean windows that a refit is compared on: with fewer, one of them would decide."""
+
+
+def evaluate_refit(
+    pairs: Sequence[WindowPair],
+    active: ComparedModel,
+    shadow: ComparedModel,
+    reference_counts: tuple[int, int],
+    rules: StreamRules,
+) -> GateVerdict:
+    """Decide whether the model of a refit becomes active: it does unless the windows speak against it.
+
+    A refit has the event time between two refits, in which a slow metric has too few events for a verdict of
+    `evaluate_gate`. Its criteria are the same, except that the flagged fraction must be significantly above three times
+    the nominal one (by two standard errors of an over-dispersed count), and that no fraction is too small: the
+    threshold is estimated anew from the same windows. Without a verdict the model would stay behind its stream.
+
+    Args:
+        pairs: The windows that both models scored, in order.
+        active: The active model.
+        shadow: The model of the refit.
+        reference_counts: The number of its reference energies above its threshold, and their total number.
+        rules: The rules of the stream.
+    """
+    clean = [pair for pair in pairs if not pair.fired and pair.active.events]
+    events = np.array([pair.shadow.events for pair in clean], np.int64)
+    outliers = np.array([pair.shadow.outliers for pair in clean], np.int64)
+    numbers: dict[str, Any] = {"windows": len(pairs), "clean_windows": len(clean), "events": int(events.sum())}
+    if len(clean) < MIN_REFIT_WINDOWS:
+        reason = f"it has scored {len(clean)} clean windows of the {MIN_REFIT_WINDOWS} that a comparison needs"
+        return GateVerdict(holds=False, reason=reason, numbers=numbers)
+    nominal = exceedance(rules.percentile)
+    numbers |= {"flagged_share": float(outliers.sum() / events.sum()), "nominal_share": nominal}
+    objections = []
+    most = MAX_FLAGGED_RATIO * nominal * float(events.sum())
+    if float(outliers.sum()) > most + 2 * np.sqrt(max(active.dispersion, 1.0) * most):
+        objections.append(f"it flags {numbers['flagged_share']:.3%} of the clean events, {nominal:.3%} is meant")
+    fired, allowed = _count_firings(clean, events, outliers, reference_counts, active.dispersion, rules)
+    numbers |= {"would_fire": fired, "may_fire": allowed}
+    if fired > allowed:
+        objections.append(f"{fired} windows would fire in which the active model found nothing, {allowed} may")
+    if {active.kind, shadow.kind} <= DENSITY_KINDS:
+        difference, error = _mean_energy_difference(clean, active.scale, shadow.scale)
+        numbers |= {"energy_difference": difference, "standard_error": error}
+        if difference > LIKELIHOOD_SLACK + 2 * error:
+            objections.append(
+                f"a clean event costs {difference:.3f} nats more than under the active model (+- {error:.3f})"
+            )
+    reason = "; ".join(objections) or "the windows between two refits do not speak against it"
+    return GateVerdict(holds=not objections, reason=reason, numbers=numbers)
+
+
 def _missing_evidence(windows: int, events: int, nominal: float) -> str | None:
     if windows < MIN_CLEAN_WINDOWS:
         return f"it has scored {windows} clean windows of the {MIN_CLEAN_WINDOWS} that a verdict needs"

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from consumers.batch import Floats, Int64
 from consumers.discovery.rejections import RejectionGroup
 from monitor.models.training_history import TrainingHistory
@@ -21,6 +24,7 @@ class TrainingSet:
         rejections: The rejected records by reason and field, the largest group first.
         history: The history of the events, row by row, if features are derived from it.
         partition_times_us: The event times of each partition, in the order of offsets.
+        weights: The number of events that each one stands for, (n,); None if each stands for itself.
     """
 
     features: Floats
@@ -31,6 +35,7 @@ class TrainingSet:
     rejections: tuple[RejectionGroup, ...] = ()
     history: TrainingHistory | None = None
     partition_times_us: tuple[Int64, ...] = ()
+    weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.features)

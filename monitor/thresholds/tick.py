@@ -22,6 +22,7 @@ from monitor.statistics.counts import (
 from monitor.statistics.part import Scale
 from monitor.statistics.season import SeasonState
 from monitor.thresholds.body import describe_heavy_tail
+from monitor.thresholds.carried import add_carried, carried_to_json, load_carried
 from monitor.thresholds.choose import (
     Method,
     choose_threshold,
@@ -117,6 +118,7 @@ def compute_tick_threshold(
     )
     above, reference_n = count_reference_above(estimate, reference)
     events, outliers = look_back.count_by_window(clean, estimate.value)
+    before, carried = load_count_model(previous.details), load_carried(previous.details)
     starts_us = np.array(clean, np.int64)
     factors = None
     if season is not None and season.season is not None:
@@ -128,10 +130,12 @@ def compute_tick_threshold(
         events,
         factors=factors,
         alpha=false_alarm_probability(rules.per_week, rules.size_us),
-        otherwise=load_count_model(previous.details),
+        otherwise=before,
     )
+    if count_model is not before:
+        count_model = add_carried(count_model, carried)
     n_events = int(events.sum())
-    extra_details = {
+    extra_details: dict[str, Any] = {
         "clean_rate": highest_clean_rate(count_model, starts_us, outliers, events, factors=factors),
         "most_events": most_events,
         "usual_events": int(np.median(events)) if len(events) else None,
@@ -149,6 +153,8 @@ def compute_tick_threshold(
         "disagreements": count_disagreements(previous.details.get("disagreements", 0), estimate),
         **_season_details(season),
     }
+    if carried is not None:
+        extra_details["carried"] = carried_to_json(carried)
     row = _build_row(estimate, count_model, look_back.scale, previous.model_id, tick_us, valid_from_us, extra_details)
     return row, count_model, float(outliers.sum() / n_events) if n_events else 0.0
 

@@ -96,7 +96,7 @@ class ShadowStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            self._end_current(conn, stream_id)
+            end_shadows(conn, stream_id)
             model_id = insert_model(conn, stream_id, model, "shadow", self._db.now_us(conn))
             since_us = find_next_activation(conn, stream_id).valid_from_us
             conn.execute(
@@ -110,14 +110,8 @@ class ShadowStore:
                     ended=False,
                 )
             )
-            _increment_revision(conn, stream_id)
+            increment_revision(conn, stream_id)
             return read_model_record(conn, model_id)
-
-    def _end_current(self, conn: sa.Connection, stream_id: int) -> None:
-        running = sa.select(shadows.c.model_id).where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
-        conn.execute(models.update().where(models.c.id.in_(running)).values(state="candidate"))
-        conn.execute(shadow_parts.delete().where(shadow_parts.c.stream_id == stream_id))
-        conn.execute(shadows.update().where(shadows.c.stream_id == stream_id).values(ended=True))
 
     def read_scheduled(self, stream_id: int) -> list[ScheduledShadow]:
         """Return the current shadow models of a stream; they change only with the revision."""
@@ -134,11 +128,11 @@ class ShadowStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            if not _is_in_shadow(conn, model_id):
+            if not is_in_shadow(conn, model_id):
                 return False
-            self._end_current(conn, stream_id)
-            _store_verdict(conn, model_id, verdict)
-            _increment_revision(conn, stream_id)
+            end_shadows(conn, stream_id)
+            store_verdict(conn, model_id, verdict)
+            increment_revision(conn, stream_id)
             return True
 
     def promote(
@@ -154,10 +148,10 @@ class ShadowStore:
         """
         with self._db.write() as conn:
             lock_stream(conn, stream_id)
-            if not _is_in_shadow(conn, model_id):
+            if not is_in_shadow(conn, model_id):
                 return None
             activate_model(conn, stream_id, model_id, first_threshold, self._db.now_us(conn))
-            _store_verdict(conn, model_id, verdict)
+            store_verdict(conn, model_id, verdict)
             return read_model_record(conn, model_id)
 
     def current(self, stream_id: int) -> ShadowModel | None:
@@ -184,7 +178,7 @@ class ShadowStore:
     def store_verdict(self, model_id: int, verdict: Mapping[str, Any]) -> None:
         """Store a verdict on a model that remains a shadow model until the next verdict is due."""
         with self._db.write() as conn:
-            _store_verdict(conn, model_id, verdict)
+            store_verdict(conn, model_id, verdict)
 
     def verdicts(self, stream_id: int) -> dict[int, Mapping[str, Any]]:
         """Return the last verdict on each current or former shadow model of a stream, by model id."""
@@ -282,15 +276,25 @@ class ShadowStore:
             after_us = rows[-1]["window_start_us"] + 1
 
 
-def _is_in_shadow(conn: sa.Connection, model_id: int) -> bool:
+def is_in_shadow(conn: sa.Connection, model_id: int | None) -> bool:
+    """Return whether a model scores as shadow model."""
     query = sa.select(shadows.c.model_id).where(shadows.c.model_id == model_id, ~shadows.c.ended)
     return conn.execute(query).first() is not None
 
 
-def _store_verdict(conn: sa.Connection, model_id: int, verdict: Mapping[str, Any]) -> None:
+def end_shadows(conn: sa.Connection, stream_id: int) -> None:
+    """End the shadow runs of a stream; the models become candidates. The caller holds the lock on the stream's row."""
+    running = sa.select(shadows.c.model_id).where(shadows.c.stream_id == stream_id, ~shadows.c.ended)
+    conn.execute(models.update().where(models.c.id.in_(running)).values(state="candidate"))
+    conn.execute(shadow_parts.delete().where(shadow_parts.c.stream_id == stream_id))
+    conn.execute(shadows.update().where(shadows.c.stream_id == stream_id).values(ended=True))
+
+
+def store_verdict(conn: sa.Connection, model_id: int, verdict: Mapping[str, Any]) -> None:
+    """Store the verdict of the gate on a model."""
     conn.execute(shadows.update().where(shadows.c.model_id == model_id).values(verdict=json.dumps(verdict)))
 
 
-def _increment_revision(conn: sa.Connection, stream_id: int) -> None:
+def increment_revision(conn: sa.Connection, stream_id: int) -> None:
     """Increment the revision, so that commits in flight are scored again with the new set of shadow models."""
     conn.execute(streams.update().where(streams.c.id == stream_id).values(revision=streams.c.revision + 1))

@@ -518,6 +518,22 @@ shadow_windows = sa.Table(
     sa.Column("payload", sa.LargeBinary, nullable=False),
 )
 
+# The refits of a stream: one row for each event time at which one was due, with what became of it.
+refits = sa.Table(
+    "refits",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("due_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("state", _Text, nullable=False),
+    # The fitted model. NULL without one, and after retention has deleted it.
+    _foreign_key_column("model_id", "models.id", nullable=True),
+    # Event time from which the gate decides whether the model becomes active.
+    sa.Column("gate_us", _Us),
+    sa.Column("details", _Text),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Index("ix_refits_model_id", "model_id"),
+)
+
 leases = sa.Table(
     "leases",
     metadata,

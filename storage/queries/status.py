@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from config.time_format import HOUR_US
 from storage.control.models import ModelRecord, ModelStore
+from storage.control.refits import RefitRow, RefitStore
 from storage.control.settings import Replica, SettingsStore
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.database.engine import Database
@@ -77,6 +78,7 @@ class StreamStatus:
     drift_state: Mapping[str, Any]
     replicas: Sequence[Replica] = ()
     settings_hash: str | None = None
+    last_refit: RefitRow | None = None
 
     @property
     def last_event_us(self) -> int | None:
@@ -108,6 +110,7 @@ def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamSta
     active_sources = Ledger(db).active_sources(stream_id)
     model = ModelStore(db).active(stream_id)
     store = SettingsStore(db)
+    last_refit = RefitStore(db).last_refit(stream_id)
     replicas, settings_hash = store.live_replicas(stream_id), store.active_hash(stream_id)
     latest_us = max((each.last_event_us for each in active_sources if each.last_event_us is not None), default=None)
     with db.read() as connection:
@@ -146,6 +149,7 @@ def load_stream_status(db: Database, stream_id: int, *, lease: str) -> StreamSta
         jobs=jobs,
         replicas=replicas,
         settings_hash=settings_hash,
+        last_refit=last_refit,
         drift_state=json.loads(drift_state or "{}"),
     )
 

@@ -253,3 +253,38 @@ def test_since_selects_the_last_stored_windows(ran: DaemonRun) -> None:
     whole, part = backtest_one_cell(ran, None), backtest_one_cell(ran, None, since="10m")
     assert part.end_us == whole.end_us
     assert part.begin_us >= whole.end_us - 620_000_000
+
+
+REFITS = "SELECT due_us, state, gate_us, details FROM refits ORDER BY due_us"
+
+
+@pytest.fixture(scope="module")
+def ran_with_refits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
+    """Daemon run over 38 hours with a burst and a level that moves, whose model is fitted again each 12 hours."""
+    rng = np.random.default_rng(8)
+    n = 38 * 60
+    x = rng.normal(size=(n, 2)) + np.arange(n)[:, None] / n
+    x[1_500:1_520] += 20.0
+    records = [
+        json.dumps({"ts": 1_767_225_600 + 60 * i, "x0": a, "x1": b}).encode()
+        for i, (a, b) in enumerate(np.round(x, 6).tolist())
+    ]
+    refits = {
+        "event": {"time": {"field": "ts"}, "features": ["x0", "x1"]},
+        "model": {"n_components": 1, "warm_up": 300, "refit": {"every": "12h", "over": "1d"}},
+        "window": {"size": "10m", "grace": "10s", "ahead": "20m"},
+        "threshold": {"refresh": "2h", "look_back": "12h", "percentile": PERCENTILE},
+        "alerts": {"drift": {"horizons": ["7d"]}},
+    }
+    with run_daemon_over(tmp_path_factory.mktemp("refits"), records, **refits) as result:
+        yield result
+
+
+def test_a_back_test_fits_and_activates_the_models_of_the_daemon(ran_with_refits: DaemonRun) -> None:
+    result = backtest_one_cell(ran_with_refits, ran_with_refits.file, database="sqlite:////nonexistent/none.db")
+    refits = result.refits[0]
+    found = [(row.due_us, row.state, row.gate_us, json.loads(json.dumps(row.details))) for row in refits]
+    stored = [(*row[:-1], json.loads(row[-1])) for row in ran_with_refits.rows(REFITS)]
+    assert found == stored
+    assert [row[1] for row in stored].count("promoted") >= 2
+    assert (thresholds(result), windows(result), incidents(result)) == expected(ran_with_refits)

@@ -1,5 +1,7 @@
 """The status of a stream as lines of text."""
 
+from collections.abc import Mapping
+
 from config.time_format import format_age, format_short_time
 from monitor.cli.output.tables import Row, escape_unprintable
 from monitor.models.warm_up_progress import format_progress, format_rejection
@@ -27,6 +29,8 @@ def format_stream(row: Row) -> str:
         lines.append(f"  drift          {'; '.join(f'{length}: {state}' for length, state in row['drift'].items())}")
     lines += [f"  pending        {each}" for each in row["pending"]]
     lines += [f"  never          {each}" for each in row["never_reached"]]
+    if row["refit"] is not None:
+        lines.append(f"  refit          {_describe_refit(row['refit'])}")
     if state != "never run":
         lines += _problem_lines(row)
     return "\n".join(lines)
@@ -47,6 +51,17 @@ def _health_lines(row: Row) -> list[str]:
         for each in row["held"]
     ]
     return lines
+
+
+def _describe_refit(refit: Mapping[str, str | None]) -> str:
+    """Return the last refit and the next one as text."""
+    following = f"next due {format_short_time(refit['next_due'])}" if refit["next_due"] else "none is due"
+    if refit["due"] is None:
+        return following
+    reason = f": {escape_unprintable(refit['reason'])}" if refit["reason"] else ""
+    if refit["state"] == "shadow" and refit["gate"]:
+        reason = f": decided at {format_short_time(refit['gate'])}"
+    return f"{format_short_time(refit['due'])} {refit['state']}{reason}; {following}"
 
 
 def _since(time: str | None) -> str:

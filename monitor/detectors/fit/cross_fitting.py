@@ -12,7 +12,7 @@ from monitor.detectors.inputs.checks import FloatArray
 
 
 class _Fittable(Protocol):
-    def fit(self, x: Any) -> Any: ...
+    def fit(self, x: Any, *, sample_weight: Any = ...) -> Any: ...
 
     def energy(self, x: Any) -> NDArray[np.floating[Any]]: ...
 
@@ -23,7 +23,12 @@ def reference_energies(make_detector: Callable[[], _Fittable], x: FloatArray, fo
 
 
 def out_of_fold_energies(
-    make_detector: Callable[[], _Fittable], x: FloatArray, folds: int = 5, *, kept: NDArray[np.bool_] | None = None
+    make_detector: Callable[[], _Fittable],
+    x: FloatArray,
+    folds: int = 5,
+    *,
+    kept: NDArray[np.bool_] | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Return the energy of each event under a model fitted without the event's fold, (n,), in the order of the events.
 
@@ -35,6 +40,7 @@ def out_of_fold_energies(
         x: The training events in their order, (n, D).
         folds: The number of folds, of equal numbers of kept events.
         kept: The events to fit on, (n,); by default all of them. The energies of the others are computed too.
+        weights: The weight of each event in the fits, (n,); by default equal ones.
 
     Raises:
         ModelError: There are fewer events than folds, or too few events outside of a fold.
@@ -48,6 +54,10 @@ def out_of_fold_energies(
     edges = np.array([0, *rows[np.linspace(0, len(rows), folds + 1).astype(int)[1:-1]], len(x)])
     energies = np.empty(len(x), dtype=np.float32)
     for start, end in pairwise(edges):
-        detector = make_detector().fit(x[rows[(rows < start) | (rows >= end)]])
+        outside = rows[(rows < start) | (rows >= end)]
+        detector = make_detector()
+        detector = (
+            detector.fit(x[outside]) if weights is None else detector.fit(x[outside], sample_weight=weights[outside])
+        )
         energies[start:end] = detector.energy(x[start:end])
     return energies

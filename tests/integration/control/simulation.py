@@ -15,6 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from config.stream_rules import ALWAYS_US, RuleSchedule, StreamRules
+from config.streams import ModelSettings
 from config.units import to_us
 from consumers.batch import Partition, RawBatch
 from consumers.decoded_batch import DeadLetters, DecodedBatch, Events
@@ -22,6 +23,7 @@ from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
 from monitor.control_plane.model_cache import ModelCache
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.incidents.explain import FeatureReasons
+from monitor.models.refit_fit import InProcessFitter
 from monitor.models.scoring import Scorer, load_model
 from monitor.pipeline.inbox import Inbox, PartitionClaimed, PartitionEnded, RecordsFetched
 from monitor.pipeline.intake import ReclaimRequest
@@ -32,6 +34,7 @@ from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore
 from storage.control.records import OpenWindow
+from storage.control.refits import RefitStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
@@ -202,7 +205,10 @@ def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings, 
             thresholds=ThresholdStore(db),
             drift=DriftStore(db),
             evidence=EvidenceStore(db),
+            refits=RefitStore(db),
         ),
+        fitter=InProcessFitter(),
+        model_settings=lambda: ModelSettings(n_components=1),
         models=UnexplainedModels("payments", ModelStore(db)),
         now_us=lambda: 0,
         renew=lambda: True,
@@ -302,6 +308,7 @@ def run_at_random(db: Database, scene: SimulationSettings, seed: int) -> None:
                     plane._judge_due_windows,
                     plane._run_drift_step,
                     plane._run_due_tick,
+                    plane._run_refit_step,
                     plane._seal_windows,
                     plane._open_early_incident,
                 ]
@@ -320,6 +327,10 @@ def read_decisions(db: Database) -> dict[str, Rows]:
         "windows": "SELECT w.window_start_us, w.window_end_us, w.events, w.outliers, w.late, w.dead, w.expected, "
         "w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details, w.judged_at_us IS NULL, "
         "t.computed_at_us FROM windows w JOIN thresholds t ON t.id = w.threshold_id ORDER BY 1",
+        "refits": "SELECT due_us, state, model_id, gate_us, details FROM refits ORDER BY 1",
+        "models": "SELECT version, kind, state, checksum, valid_from_us, summary FROM models ORDER BY 1",
+        "shadow_windows": "SELECT model_id, window_start_us, window_end_us, events, outliers, payload "
+        "FROM shadow_windows ORDER BY 1, 2",
         "samples": "SELECT window_start_us, window_end_us, model_id, events, payload FROM window_samples ORDER BY 1",
         "thresholds": "SELECT model_id, computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, "
         "details FROM thresholds ORDER BY computed_at_us, id",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from config.stream_rules import RefitRules
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from tests.integration.control.simulation import (
@@ -69,6 +70,23 @@ SCENES = {
             (T0 + 900 * SECOND, {"size_us": MINUTE, "grace_us": 15 * SECOND, "ahead_us": 2 * MINUTE}),
         ),
     ),
+    "a model that follows": SimulationSettings(
+        rules=make_rules(
+            size_us=5 * MINUTE,
+            grace_us=10 * SECOND,
+            ahead_us=10 * MINUTE,
+            max_future_us=None,
+            sample_size=8,
+            refit=RefitRules(every_us=180 * MINUTE, over_us=300 * MINUTE),
+        ),
+        refresh=timedelta(minutes=30),
+        look_back=timedelta(hours=3),
+        per_week=1.0,
+        sources=[
+            make_records(1, n=1_200, span_s=43_200, anomalous=(0.49, 0.505), share=0.9),
+            make_records(2, n=800, span_s=43_200, number=1),
+        ],
+    ),
     "a file": SimulationSettings(
         rules=make_rules(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=2 * MINUTE),
         refresh=timedelta(minutes=5),
@@ -116,6 +134,8 @@ def test_any_order_of_the_same_steps_gives_the_same_rows(ran: ReplayedRun) -> No
         for name, found in read_decisions(db).items():
             assert found == expected[name], name
     assert len(expected["thresholds"]) > 1
+    states = {row[1] for row in expected["refits"]}
+    assert states >= ({"promoted", "postponed"} if ran.scene.rules.refit else set()), states
     assert {row[0] for row in expected["samples"]} == {row[0] for row in expected["windows"] if row[2]}
     assert any(kind != "late" for kind, *_ in expected["incidents"]) == ran.scene.fires
     assert ran.scene.kinds <= {row[0] for row in expected["incidents"]}

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
+from monitor.statistics.event_sample import EventSample, encode_sample
 from storage.control.models import ModelStore
+from storage.control.records import WindowRow, WindowSample
+from storage.control.samples import insert_sample
 from storage.database.engine import Database
+from storage.database.tables import incidents
 from storage.ledger.ledger import Ledger
 from tests.unit.monitor.cli.conftest import OutriderRunner
 
@@ -60,6 +65,79 @@ def test_first_and_newest_events_of_the_file_of_a_stream(
     assert outrider("fit", "readings", "--last", "120", config=own_config).code == 0
     assert outrider("fit", "readings", "--since", "99s", config=own_config).code == 0
     assert fitted_events(db) == [300, 300, 120, 100]
+
+
+def store_samples(db: Database, n_windows: int, *, spike: int | None = None) -> None:
+    """Store samples of 10 of 20 events for windows of a minute, and an incident of one of the windows."""
+    stream_id = Ledger(db).find_stream("readings")
+    assert stream_id is not None
+    (model,) = ModelStore(db).list(stream_id)
+    rng = np.random.default_rng(2)
+    with db.write() as connection:
+        for window in range(n_windows):
+            start_us = T0_S * 1_000_000 + window * 60_000_000
+            sample = EventSample(
+                capacity=10,
+                hashes=np.arange(10, dtype=np.uint64),
+                times_us=start_us + np.arange(10),
+                features=rng.normal(size=(10, 2)),
+            )
+            row = WindowRow(
+                window_start_us=start_us,
+                window_end_us=start_us + 60_000_000,
+                threshold_id=None,
+                events=20,
+                outliers=0,
+                late=0,
+                dead=0,
+                judged=True,
+            )
+            stored = WindowSample(model_id=model.id, payload=encode_sample(sample))
+            insert_sample(connection, stream_id, row, stored)
+            if window == spike:
+                connection.execute(
+                    sa.insert(incidents).values(
+                        stream_id=stream_id,
+                        kind="spike",
+                        severity="warning",
+                        status="resolved",
+                        window_start_us=start_us,
+                        opened_at_us=start_us,
+                        resolved_at_us=start_us + 180_000_000,
+                        last_told_us=start_us,
+                        clean_windows=0,
+                        windows_fired=1,
+                        summary="a spike",
+                    )
+                )
+
+
+def test_samples_of_clean_windows_are_fitted_without_the_source(
+    outrider: OutriderRunner, db: Database, own_config: Path, tmp_path: Path
+) -> None:
+    events = write_events(tmp_path / "events.jsonl", 1_000)
+    assert outrider("fit", "readings", config=own_config).code == 0
+    store_samples(db, 60, spike=20)
+    events.unlink()
+    done = outrider("fit", "readings", config=own_config)
+    assert done.code == 0, done.err
+    assert "fitting on 570 sampled events of 57 windows over 1 hour (1,140 events)" in done.err
+    assert "3 windows with an incident or other features are left out" in done.err
+    assert outrider("fit", "readings", "--last", "120", config=own_config).code == 0
+    assert outrider("fit", "readings", "--since", "45m", config=own_config).code == 0
+    assert fitted_events(db) == [300, 570, 120, 420]
+
+
+def test_few_samples_leave_the_choice_to_the_source(
+    outrider: OutriderRunner, db: Database, own_config: Path, tmp_path: Path
+) -> None:
+    write_events(tmp_path / "events.jsonl", 1_000)
+    assert outrider("fit", "readings", config=own_config).code == 0
+    store_samples(db, 20)
+    done = outrider("fit", "readings", config=own_config)
+    assert done.code == 0, done.err
+    assert "the samples of its windows hold 200 events, fewer than 400" in done.err
+    assert "reading the newest 300 retained events" in done.err
 
 
 def test_newest_events_of_another_file(

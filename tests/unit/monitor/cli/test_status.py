@@ -12,6 +12,7 @@ from monitor.control_plane.lease import LEASE_TTL_S
 from storage.control.health import HealthReport, HealthStore
 from storage.control.models import ModelStore
 from storage.control.outbox import Outbox
+from storage.control.refits import RefitRow, RefitStore
 from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result
@@ -19,7 +20,7 @@ from storage.database.leases import Leases
 from storage.database.tables import window_parts, windows
 from storage.ledger.idle import IdleSource
 from tests.unit.monitor.cli.conftest import OutriderRunner
-from tests.unit.monitor.cli.payments_stream import PaymentsStream
+from tests.unit.monitor.cli.payments_stream import MINUTE, T0, PaymentsStream
 
 
 def read_status(outrider: OutriderRunner) -> dict[str, Any]:
@@ -202,3 +203,21 @@ def test_estimate_of_a_warm_up_that_has_caught_up_is_shown(
     assert "caught up" not in outrider("status").out, "no daemon reads"
     Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
     assert "172 of 5,500 events, caught up; at 37 events/h this takes 6 days" in outrider("status").out
+
+
+def test_the_last_refit_and_the_next_one_are_shown(
+    outrider: OutriderRunner, db: Database, payments: PaymentsStream, config: Path
+) -> None:
+    assert read_status(outrider)["payments"]["refit"] is None
+    text = config.read_text().replace(
+        "alerts: {min_outliers: 3}", "alerts: {min_outliers: 3}\n    model: {refit: {every: 1h, over: 1d}}"
+    )
+    config.write_text(text)
+    assert "refit          next due 2026-01-01T01:00:00Z" in outrider("status").out
+    reason = {"reason": "an incident is open (spike)"}
+    row = RefitRow(due_us=T0 + 60 * MINUTE, state="postponed", details=reason)
+    assert RefitStore(db).begin(payments.stream.id, None, row)
+    shown = read_status(outrider)["payments"]["refit"]
+    assert (shown["state"], shown["reason"]) == ("postponed", "an incident is open (spike)")
+    assert shown["next_due"] == "2026-01-01T01:02:30.000000Z", "it is tried again before the next hour"
+    assert "2026-01-01T01:00:00Z postponed: an incident is open (spike); next due" in outrider("status").out
