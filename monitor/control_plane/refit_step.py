@@ -77,6 +77,7 @@ class RefitStep:
         self._models = models
         self._fitter = fitter
         self._model_settings = model_settings
+        self._has_open_refit: bool | None = None
         self._job: FitJob | None = None
         self._job_due_us: int | None = None
 
@@ -86,9 +87,9 @@ class RefitStep:
         `finish_earlier` runs a due drift step or tick, and returns whether there was one: a refit counts all earlier
         incidents, and its first threshold follows all earlier ones.
         """
-        last = self._store.last_refit(self._stream_id)
-        if last is None and all(rules.refit is None for _, rules in self._reader.schedule.rows):
+        if self._has_nothing_to_do():
             return False
+        last = self._store.last_refit(self._stream_id)
         facts = self._thresholds.tick_facts(self._stream_id)
         if last is not None and last.state == "fitting":
             return self._follow_fit(last)
@@ -102,11 +103,24 @@ class RefitStep:
 
     def find_limit(self, last_judged_end_us: int | None, first_part_end_us: int | None) -> int | None:
         """Return the time that the stream may not be sealed beyond; None without one."""
-        last = self._store.last_refit(self._stream_id)
-        if last is None and all(rules.refit is None for _, rules in self._reader.schedule.rows):
+        if self._has_nothing_to_do():
             return None
+        last = self._store.last_refit(self._stream_id)
         ended_us = _find_ended(last, last_judged_end_us, first_part_end_us)
         return find_seal_limit(self._reader.schedule, self._windows(), last, ended_us)
+
+    def _has_nothing_to_do(self) -> bool:
+        """Return whether the stream has no refits, and none that an earlier setting has left open.
+
+        Without refits in its settings no process begins one, so that the table is read once.
+        """
+        if any(rules.refit is not None for _, rules in self._reader.schedule.rows):
+            self._has_open_refit = None
+            return False
+        if self._has_open_refit is not False:
+            last = self._store.last_refit(self._stream_id)
+            self._has_open_refit = last is not None and last.state in {"fitting", "shadow"}
+        return not self._has_open_refit
 
     @property
     def is_fitting(self) -> bool:
