@@ -20,7 +20,7 @@ class StarterConfig:
     """The content of the initial configuration file.
 
     `rejected_fields` are pairs of a field and the reason. The source is `topic` on the brokers `servers`, or the
-    file `path`. `client` are the given options of the Kafka client.
+    file `path`. `derives` proposes derived features. `client` are the given options of the Kafka client.
     """
 
     stream: str
@@ -36,6 +36,7 @@ class StarterConfig:
     key: str | None = None
     event_id: str | None = None
     complete_share: float = 1.0
+    derives: bool = False
     rejected_fields: Sequence[tuple[str, str]] = ()
     sampled_events: int = 0
 
@@ -118,6 +119,12 @@ def _event_lines(starter: StarterConfig) -> list[str]:
         lines += ["      # Stored with each score.", f"      key: {quote_scalar(starter.key)}"]
     if starter.event_id is not None:
         lines += ["      # Stored for joins with your own tables.", f"      id: {quote_scalar(starter.event_id)}"]
+    if starter.derives:
+        lines += [
+            "      # The events of a key arrive regularly: the change of each field against its recent level and the",
+            "      # roughness of its recent values are features too. Default: none.",
+            "      derive: auto",
+        ]
     if starter.complete_share < 0.99:
         lines += [
             f"      # Only {100 * starter.complete_share:.3g}% of the events have all features. Missing ones are",

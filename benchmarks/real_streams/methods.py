@@ -16,10 +16,12 @@ from benchmarks.real_streams.series import Float64, Series
 from config.loading import load
 from config.settings import Settings
 from config.time_format import SECOND_US
+from consumers.decoded_batch import Events
 from monitor.backtest import backtest
 from monitor.backtest.models import fit_on_file
 from monitor.backtest.outcome import FiredWindows
 from monitor.cli.main import outrider
+from monitor.pipeline.key_states import KeyedSource
 
 PERCENTILE = 99.0
 MIN_OUTLIERS = 3
@@ -104,7 +106,10 @@ def score_with_first_model(series: Series, settings: Settings, path: Path) -> Fl
     columns = [series.feature_names.index(name) for name in models.active.feature_names]
     features = series.features[:, columns]
     complete = ~np.isnan(features).any(axis=1)
-    energies = models.scorer.energies(features[complete], models.active.id).astype(np.float64)
+    events = Events(offsets=np.flatnonzero(complete), times_us=series.times_us[complete], features=features[complete])
+    if models.key_step is not None:
+        events, _ = KeyedSource.from_rows([], models.key_step).derive(events)
+    energies = models.scorer.energies(events.features, models.active.id).astype(np.float64)
     scores = np.full(len(features), np.median(energies))
     scores[complete] = energies
     return scores
@@ -148,7 +153,7 @@ def run_energy_count(series: Series, folder: Path) -> Detection:
     return detect_by_count(series, score_with_first_model(series, settings, path))
 
 
-ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {}
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {"no-derive": {"event": {"derive": "none"}}}
 """Changes of the settings that `init` writes, by the suffix of the method's name."""
 
 METHODS: dict[str, Method] = {

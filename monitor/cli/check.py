@@ -137,6 +137,9 @@ def _check_model(db: Database, status: StreamStatus, report: _CheckReport) -> No
     try:
         load_model(*ModelStore(db).load(status.model.id), "cpu")
         report.print_comment(f"stream {status.name} has model {status.model.version} ({status.model.kind})", indent=1)
+        if status.model.derived_fields:
+            fields = escape_unprintable(", ".join(status.model.derived_fields))
+            report.print_comment(f"it derives change and roughness of {fields}", indent=2)
     except OutriderError as error:
         report.add_problem(error, indent=1)
 

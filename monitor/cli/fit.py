@@ -164,6 +164,8 @@ def _fit_and_store(
     for each in training.rejections:
         click.echo(f"  rejected    {escape_unprintable(format_rejection(each))}")
     click.echo(f"  features    {len(training.names)}: {', '.join(training.names)}")
+    if stored.derived_fields:
+        click.echo(f"  derived     change and roughness of {', '.join(stored.derived_fields)}")
     if "n_components" in summary:
         click.echo(f"  components  {summary['n_components']}")
     if "mean_log_likelihood" in summary:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from monitor.cli.settings import refuse_shadowed_packages
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from config.starter_file import StarterConfig
     from consumers.discovery.encoding import DetectedEncoding
     from consumers.discovery.field_roles import FieldRoles
     from consumers.discovery.sample import RecordSample
@@ -86,6 +88,7 @@ def command(
     _print_fields(sample, fields)
     _print_time_warnings(sample, fields, is_file=file is not None)
     starter = build_starter(name, values, look, sample, fields, records)
+    starter = replace(starter, derives=_arrives_regularly(records, settings, name, starter))
     write_starter(target, starter)
 
 
@@ -252,3 +255,22 @@ def _print_time_warnings(sample: "RecordSample", fields: "FieldRoles", *, is_fil
 
     for warning in warn_about_times(sample, fields.first("time"), time.time_ns() // 1_000, is_file=is_file):
         click.echo(f"warning: {escape_unprintable(warning)}", err=True)
+
+
+def _arrives_regularly(records: "FirstRecords", settings: "Settings", name: str, starter: "StarterConfig") -> bool:
+    """Return whether the sampled events of a key arrive regularly in event time."""
+    from config.streams import TimeSettings
+    from monitor.models.training_history import arrives_regularly
+
+    if starter.features == "auto" or (starter.time is None and starter.path is not None):
+        return False
+    found = {
+        "format": starter.encoding,
+        "features": tuple(starter.features),
+        "time": None if starter.time is None else TimeSettings(field=starter.time),
+        "key": starter.key,
+        "missing": "mean",
+    }
+    stream = settings.streams[name]
+    stream = stream.model_copy(update={"event": stream.event.model_copy(update=found)})
+    return arrives_regularly(records.batches, stream, starter.features)

@@ -77,6 +77,7 @@ COLUMNS = (
     "pending",
     "never_reached",
     "refit",
+    "derived",
 )
 
 
@@ -204,6 +205,7 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
         "sealed_until": format_optional_time(status.sealed_until_us),
         "model_version": None if model is None else model.version,
         "model_kind": None if model is None else model.kind,
+        "derived": [] if model is None else model.derived_fields,
         "threshold": None if threshold is None else threshold.threshold,
         "threshold_lower": None if threshold is None else threshold.lower,
         "threshold_upper": None if threshold is None else threshold.upper,

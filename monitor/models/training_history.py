@@ -1,5 +1,6 @@
 """The history of training events by key, and the decision whether a model derives features from it. Pure functions."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
-from config.streams import EventSettings
+from config.streams import EventSettings, StreamSettings
+from consumers.batch import Partition, RawBatch, Table
 from consumers.decoded_batch import Events
+from consumers.source import Layout
+from monitor.models.training_codec import build_training_codec
 from monitor.statistics.key_history import PAUSE_FACTOR
 from monitor.statistics.key_states import FieldHistory, KeyStates
 
@@ -102,15 +106,27 @@ def find_derived_fields(partitions: Sequence[Events], event: EventSettings, name
     return tuple(range(len(names))) if enough and is_regular(partitions) else ()
 
 
+def arrives_regularly(batches: Sequence[RawBatch], settings: StreamSettings, names: Sequence[str]) -> bool:
+    """Return whether the events in a sample of records arrive regularly by key, so that `derive: auto` has an effect.
+
+    Args:
+        batches: Consecutive records of each partition, from the first.
+        settings: The settings of the stream, with its time and key.
+        names: The features.
+    """
+    pieces: dict[Partition, list[Events]] = {}
+    for raw in batches:
+        layout: Layout = "table" if isinstance(raw.values, Table) else "lines"
+        codec = build_training_codec(settings, tuple(names), layout, None)
+        pieces.setdefault(raw.partition, []).append(codec.decode(raw, time.time_ns() // 1_000).events)
+    return bool(pieces) and is_regular([Events.concat(each) for each in pieces.values()])
+
+
 def is_regular(partitions: Sequence[Events]) -> bool:
     """Return whether most events are of keys whose events arrive at regular intervals of event time."""
     total = sum(map(len, partitions))
-    regular = 0
-    for events in partitions:
-        for times_us in _split_by_key(events):
-            if _has_regular_pauses(times_us):
-                regular += len(times_us)
-    return 2 * regular > total
+    keys = (times_us for events in partitions for times_us in _split_by_key(events))
+    return 2 * sum(len(times_us) for times_us in keys if _has_regular_pauses(times_us)) > total
 
 
 def _split_by_key(events: Events) -> list[Int64]:

@@ -174,6 +174,13 @@ class WarmUp:
                 f"{len(training):,}",
                 extra={"action": "warm_up", "stream": self._stream},
             )
+            if stored.derived_fields:
+                log.info(
+                    "Stream %s: derived features: change and roughness of %s.",
+                    self._stream,
+                    ", ".join(stored.derived_fields),
+                    extra={"action": "warm_up", "stream": self._stream},
+                )
             screening = describe_screening(fitted, rule.percentile, rule.method)
             if screening is not None:
                 log.info("Stream %s: %s.", self._stream, screening, extra={"action": "warm_up", "stream": self._stream})

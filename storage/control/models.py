@@ -42,6 +42,12 @@ class ModelRecord:
     feature_names: tuple[str, ...]
     summary: Mapping[str, Any]
 
+    @property
+    def derived_fields(self) -> tuple[str, ...]:
+        """Return the fields that the model derives features of."""
+        fields = self.summary.get("derive", "none")
+        return () if fields == "none" else tuple(fields)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
@@ -120,7 +126,7 @@ class ModelStore:
 
     def derives(self, stream_id: int) -> bool:
         """Return whether a stored model of a stream derives features from earlier events of a key."""
-        return any(model.summary.get("derive", "none") != "none" for model in self.list(stream_id))
+        return any(model.derived_fields for model in self.list(stream_id))
 
     def load(self, model_id: int) -> tuple[ModelRecord, bytes]:
         """Return a stored model and its artefact.

@@ -23,6 +23,8 @@ def format_stream(row: Row) -> str:
         lines += [_events_line(row), _lag_line(row)]
     if row["threshold"] is not None:
         lines.append(_threshold_line(row))
+    if row["derived"]:
+        lines.append(f"  derived        change and roughness of {escape_unprintable(', '.join(row['derived']))}")
     if row["promise"] is not None:
         lines.append(f"  spike          {row['promise']}")
     if row["drift"] is not None:

@@ -243,3 +243,22 @@ def test_file_that_names_more_than_a_thousand_features_is_rejected(
     (tmp_path / "wide.jsonl").write_text((json.dumps([float(i % 7) for i in range(1_001)]) + "\n") * 60)
     result = init("--file", tmp_path / "wide.jsonl")
     assert result.code == 2
+
+
+@pytest.mark.parametrize(("jitter_s", "derives"), [(2.0, True), (300.0, False)])
+def test_derived_features_are_proposed_for_regular_events_of_a_key(
+    init: Callable[..., CommandResult], target: Path, tmp_path: Path, jitter_s: float, derives: bool
+) -> None:
+    rng = random.Random(1)
+    times_s = sorted((1_767_225_600 + 60 * i + rng.uniform(0, jitter_s), i % 3) for i in range(N))
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(
+        "".join(
+            json.dumps({"ts": time_s, "host": f"host-{host}", "cpu": rng.gauss(50, 5), "load": rng.random()}) + "\n"
+            for time_s, host in times_s
+        )
+    )
+    assert init("--file", file).code == 0
+    (stream,) = load(target, {}).streams.values()
+    assert stream.event.key == "host"
+    assert stream.event.derive == ("auto" if derives else "none")
