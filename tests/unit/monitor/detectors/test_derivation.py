@@ -1,5 +1,6 @@
 """Derived features: their formulas, their names, and the functions of the library that compute them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from config.errors import ModelError
+from monitor.cli.output.reason_text import format_reasons
 from monitor.detectors import GaussianMixture, derive, load_detector
 from monitor.detectors.derivation import Derivation, derive_all
 from monitor.statistics.key_history import GAIN
@@ -110,3 +112,19 @@ def test_errors_name_the_columns() -> None:
         derive(_frame(), key="node")
     with pytest.raises(ModelError, match="derives no features"):
         derive(_frame(), like=GaussianMixture().fit(_frame()[["a", "b"]]))
+
+
+def test_an_explanation_sums_up_the_features_of_a_field_on_one_line() -> None:
+    train = _frame()
+    derived = derive(train, key="host", time="ts")
+    model = GaussianMixture(n_components=3, random_state=0).fit(derived).calibrate(derived)
+    live = _frame(120)
+    live.loc[live.index[-1], "a"] -= 40.0
+    rows = model.explain(derive(live, key="host", time="ts", like=model).iloc[-1:]).line_rows(1)[0]
+    assert {row["field"] for row in rows} == {"a"}
+    assert {row["feature"]: row["role"] for row in rows} == {
+        "a": "value",
+        "a.change": "level_difference",
+        "a.roughness": "variation",
+    }
+    assert re.search(r"^a is 4\d.* below its recent level of", "\n".join(format_reasons(rows)))
