@@ -265,6 +265,7 @@ def _bound_memory(
         fetch_bytes=fetch_bytes,
         partitions=_partition_count(stream_settings, partitions),
         features=_feature_count(stream_settings, status) or _ASSUMED_FEATURES,
+        derives=stream_settings.event.derive != "none",
     )
 
 

@@ -106,6 +106,7 @@ class Promoter:
         assert active is not None, "a shadow model requires an active model"
         assert newest is not None, "an active model has a threshold"
         reference = self._reference(shadow.model_id)
+        derived = {model.id: model.derived_fields for model in self._models.list(self._stream_id)}
         pairs = [
             WindowPair(
                 active=decode_part(window.active_payload), shadow=decode_part(window.shadow_payload), fired=window.fired
@@ -119,8 +120,9 @@ class Promoter:
                 kind=active.kind,
                 scale=load_scale(newest.details),
                 dispersion=load_count_model(newest.details).dispersion,
+                derived=derived[active.id],
             ),
-            ComparedModel(kind=shadow.kind, scale=Scale.from_energies(reference)),
+            ComparedModel(kind=shadow.kind, scale=Scale.from_energies(reference), derived=derived[shadow.model_id]),
             (n_above, len(reference)),
             self._rules_at(shadow.sealed_until_us or 0),
         )

@@ -6,7 +6,8 @@ Two criteria are evaluated on clean windows that both models scored and neither 
   percentile (otherwise a few anomalous events would decide). The mean difference over windows must not exceed zero by
   more than `LIKELIHOOD_SLACK` nats plus two standard errors; the standard error accounts for the autocorrelation of
   windows. The criterion applies only to kinds with an energy that is a log-density of the features: the energies of
-  networks refer to their latent space, and densities of different spaces are not comparable.
+  networks refer to their latent space, and densities of different spaces are not comparable. For the same reason it
+  applies only to models that derive features of the same fields.
 * **Alert volume.** At its own threshold the model flags between a third and three times the nominal fraction of clean
   events. Among the windows in which the active model found nothing, at most 1 plus twice the false-alarm budget would
   fire.
@@ -52,11 +53,12 @@ class WindowPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedModel:
-    """One model of the comparison: kind, scale of its energies, dispersion of its outlier counts."""
+    """One model of the comparison: kind, scale of its energies, dispersion of its outlier counts, derived fields."""
 
     kind: str
     scale: Scale
     dispersion: float = 1.0
+    derived: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,7 @@ def evaluate_gate(
     numbers |= {"would_fire": fired, "may_fire": allowed}
     if fired > allowed:
         objections.append(f"{fired} windows would fire in which the active model found nothing, {allowed} may")
-    if {active.kind, shadow.kind} <= DENSITY_KINDS:
+    if {active.kind, shadow.kind} <= DENSITY_KINDS and active.derived == shadow.derived:
         difference, error = _mean_energy_difference(clean, active.scale, shadow.scale)
         numbers |= {"energy_difference": difference, "standard_error": error}
         if difference > LIKELIHOOD_SLACK + 2 * error:

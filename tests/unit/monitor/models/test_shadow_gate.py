@@ -35,12 +35,16 @@ def make_pairs(
 
 
 def evaluate(
-    windows: list[WindowPair], *, shift: float = 0.0, kind: str = "gaussian_mixture", rules: StreamRules = RULES
+    windows: list[WindowPair],
+    *,
+    shift: float = 0.0,
+    kind: str = "gaussian_mixture",
+    rules: StreamRules = RULES,
+    derived: tuple[str, ...] = (),
 ) -> GateVerdict:
+    shadow = ComparedModel(kind=kind, scale=Scale(median=shift, iqr=1.35), derived=derived)
     active = ComparedModel(kind="gaussian_mixture", scale=Scale(median=0.0, iqr=1.35))
-    return evaluate_gate(
-        windows, active, ComparedModel(kind=kind, scale=Scale(median=shift, iqr=1.35)), REFERENCE_COUNTS, rules
-    )
+    return evaluate_gate(windows, active, shadow, REFERENCE_COUNTS, rules)
 
 
 def test_model_with_the_same_energies_passes() -> None:
@@ -65,6 +69,12 @@ def test_model_with_a_higher_mean_energy_fails() -> None:
 def test_energies_of_a_network_are_not_compared() -> None:
     verdict = evaluate(make_pairs(shift=7.0), shift=7.0, kind="vaegmm")
     assert verdict.holds
+    assert "energy_difference" not in verdict.numbers
+
+
+def test_energies_of_models_with_other_derived_features_are_not_compared() -> None:
+    verdict = evaluate(make_pairs(shift=40.0), shift=40.0, derived=("x",))
+    assert verdict.holds, verdict.reason
     assert "energy_difference" not in verdict.numbers
 
 
