@@ -13,7 +13,7 @@ from storage.control.settings import Replica as StoredReplica
 from storage.database.tables import window_parts
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource
-from tests.integration.control.worker_bench import add_model
+from tests.integration.control.worker_bench import add_model, fit_deriving_model
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.database import Fault, SimulatedDatabase
 from tests.simulation.replica import ROLES, Replica, Role, SimulatedStream
@@ -54,6 +54,7 @@ class Cluster:
         self.group = scene.make_group(complete=complete)
         self._files = [file.make_settings(name) for file in scene.files]
         self._deployed = [0] * len(databases)
+        self._derives = scene.derives
         self._stream = SimulatedStream(stream_id=self._store_stream(name, stored), name=name, group=self.group)
         self._starts = self._rounds = 0
         self.replicas: list[Replica] = [self._start(member) for member in range(len(databases))]
@@ -80,7 +81,7 @@ class Cluster:
                 for each in self.partitions
             ],
         )
-        add_model(db, stream.id, only_first=True)
+        add_model(db, stream.id, only_first=True, model=fit_deriving_model() if self._derives else None)
         if stored:
             own = [hash_shared(select_shared(file.streams[name])) for file in self._files]
             self._deployed = [own.index(stored[-1].hash)] * len(self._databases)

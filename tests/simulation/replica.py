@@ -97,6 +97,7 @@ class Replica:
             intake=self.intake,
             ask_control=lambda _: None,
             retry=retry,
+            read_derives=lambda: models.derives(stream.stream_id),
             clock=db.clock.monotonic_s,
         )
         self.plane = ControlPlane(

@@ -98,13 +98,14 @@ class Scene:
     """The log of a topic, and the files of the replicas that read it: all run with the first one until a deployment.
 
     `ends` is True if the partitions end like files, False if they become idle at their end. `append_time` is True if
-    the broker's clock sets the timestamps of the records.
+    the broker's clock sets the timestamps of the records, `derives` if the model derives features.
     """
 
     files: tuple[StreamFile, StreamFile]
     partitions: Sequence[Sequence[BatchPlan]]
     ends: bool
     append_time: bool = False
+    derives: bool = False
 
     def make_group(self, *, complete: bool) -> ConsumerGroup:
         """Return the consumer group of the topic, with all records produced or none."""
@@ -184,4 +185,5 @@ def scenes(draw: st.DrawFn) -> Scene:
         partitions=partitions,
         ends=draw(st.booleans()),
         append_time=draw(st.booleans()),
+        derives=draw(st.booleans()),
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from monitor.statistics.key_states import KeyStates
+from monitor.statistics.key_states import FieldHistory, KeyStates
 from storage.ledger.commit import KeyStateRows
 from storage.ledger.key_states import decode_key_states, encode_key_states
 from tests.key_level import GAIN, Level
@@ -95,3 +95,25 @@ def test_the_number_of_keys_is_bounded() -> None:
     assert len(states) == 10_000
     assert states.last_offsets.min() == n - 10_000
     assert len(encode_key_states(states.snapshot())) < 40 * 10_000
+
+
+def test_a_hundred_thousand_keys_have_equal_histories_whatever_the_cuts() -> None:
+    rng = np.random.default_rng(0)
+    n = 110_000
+    keys = [f"key-{key}" for key in np.where(rng.random(n) < 0.1, rng.integers(0, 50, n), np.arange(n)).tolist()]
+    offsets, times_us = np.arange(n), np.arange(n) * 1_000_000
+    values = rng.normal(size=(n, 1)).astype(np.float32)
+
+    def derive(ends: Sequence[int]) -> tuple[bytes, bytes]:
+        step, found = FieldHistory(n_fields=1), []
+        states = KeyStates.empty(step.width)
+        for begin, end in zip([0, *ends], [*ends, n], strict=True):
+            piece = slice(begin, end)
+            context, changed = states.advance(keys[piece], offsets[piece], times_us[piece], values[piece], step)
+            found.append(context)
+            states = states.replace(changed)
+        order = np.argsort(states.last_offsets)
+        return np.concatenate(found).tobytes(), states.values[order].tobytes()
+
+    assert len(set(keys)) > 90_000
+    assert derive([7, 10_000, 10_001, 52_345, 104_000]) == derive([60_000])
