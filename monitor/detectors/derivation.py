@@ -156,7 +156,10 @@ def derive_all(fields: Sequence[str], events: Floats, derived: Sequence[int] | N
     raw, _, movements, first_weights = (events[:, place * d : (place + 1) * d] for place in range(4))
     weights = (1 - first_weights).sum(axis=0)
     mean_steps = movements.sum(axis=0) / np.where(weights > 0, weights, 1.0)
-    deviations = np.nanstd(raw, axis=0) if len(raw) else np.zeros(d)
+    present = ~np.isnan(raw)
+    counts = np.maximum(present.sum(axis=0), 1)
+    centred = np.where(present, raw - np.where(present, raw, 0.0).sum(axis=0) / counts, 0.0)
+    deviations = np.sqrt(np.square(centred).sum(axis=0) / counts)
     floors = MIN_STEP_DEVIATIONS * np.where(deviations > 0, deviations, 1.0)
     chosen = tuple(range(d)) if derived is None else tuple(sorted(derived))
     derivation = Derivation(

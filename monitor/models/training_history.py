@@ -63,7 +63,7 @@ def find_history(partitions: Sequence[Events], event: EventSettings, names: Sequ
         ConfigError: `event.derive` names a field that is no feature.
     """
     derived = find_derived_fields(partitions, event, names)
-    if not derived:
+    if not derived or not partitions:
         return None
     step = FieldHistory(n_fields=len(names))
     contexts = []

@@ -5,11 +5,15 @@ import pytest
 from numpy.typing import NDArray
 
 from config.errors import ConfigError
-from config.streams import EventSettings
+from config.streams import EventSettings, ModelSettings
 from consumers.decoded_batch import Events
-from monitor.models.fitting import derive_inputs
+from monitor.models.fitting import derive_inputs, fit_model
+from monitor.models.scoring import Scorer, load_model
 from monitor.models.training_history import find_history, is_regular, split_history
 from monitor.models.training_set import TrainingSet
+from monitor.pipeline.key_states import KeyedSource
+from monitor.statistics.key_states import FieldHistory
+from storage.control.models import ModelRecord
 
 SECOND = 1_000_000
 NAMES = ("x", "y")
@@ -109,3 +113,30 @@ def test_all_events_are_trained_on_where_most_keys_are_new() -> None:
     assert derivation is not None
     assert rows.all()
     assert np.isfinite(inputs).all()
+
+
+def test_a_model_with_missing_values_scores_events_with_missing_values() -> None:
+    events = _events(_regular())
+    events.features[::7, 1] = np.nan
+    settings = EventSettings(derive="auto", missing="mean")
+    fitted = fit_model(_training(events, settings), ModelSettings(n_components=1))
+    record = ModelRecord(
+        id=1,
+        version=1,
+        kind=fitted.new_model.kind,
+        state="active",
+        created_at_us=0,
+        valid_from_us=0,
+        feature_names=tuple(fitted.new_model.feature_names),
+        summary=fitted.new_model.summary,
+    )
+    assert record.derived_fields == NAMES
+    scorer = Scorer(lambda _: load_model(record, fitted.new_model.artefact, "cpu"))
+    with_history, _ = KeyedSource.from_rows([], FieldHistory(n_fields=2)).derive(events)
+    measured = scorer.measure(with_history.features, 1)
+    assert np.isfinite(measured.energies).all()
+    assert np.array_equal(measured.energies, scorer.energies(with_history.features, 1))
+    assert measured.codes is not None
+    assert measured.codes.ranks.shape == (400, 3), "drift watches the raw fields and the energy"
+    assert measured.codes.shares is None
+    assert measured.derived_names == ("x.change", "y.change", "x.roughness", "y.roughness")
