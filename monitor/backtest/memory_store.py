@@ -341,7 +341,7 @@ class MemoryStore:
         if number is None:
             return row
         recent = self.incidents[number - 1].row.with_id(number)
-        if recent.status == "open" or recent.reopen_until_us is None or recent.reopen_until_us <= row.window_start_us:
+        if recent.status == "open" or recent.reopen_until_us is None or recent.reopen_until_us <= row.opened_at_us:
             return row
         self._open[row.kind] = number
         return reopen_incident(recent, row)

@@ -67,7 +67,8 @@ def judge_window(
     rows = _confirm_early_incident(
         _update_incident(Kind.SPIKE, spike, incidents, window, now_us), early, window, now_us
     )
-    in_spike = any(row.status == "open" for row in rows)
+    # An incident that was opened again stays open for a while after its clean windows, which are tested as others.
+    in_spike = any(row.status == "open" and row.clean_windows < rules.resolve_after for row in rows)
     adopted = find_adopted_rise(window, facts.state.get("slow_rise"), incidents)
     if adopted is not None:
         rows.append(_end_adopted_rise(adopted, window, now_us))

@@ -108,7 +108,7 @@ def _reopen_recent(conn: sa.Connection, stream_id: int, row: Incident) -> Incide
         sa.select(incidents)
         .where(
             incidents.c.stream_id == stream_id,
-            incidents.c.reopen_until_us > row.window_start_us,
+            incidents.c.reopen_until_us > row.opened_at_us,
             incidents.c.kind == row.kind,
             incidents.c.status != "open",
         )
