@@ -15,6 +15,7 @@ from monitor.cli.output.budget_text import (
     suggest_window_size,
 )
 from monitor.cli.output.reach_text import Milestone, find_milestones
+from monitor.cli.output.season_text import describe_season
 from monitor.thresholds.tick import load_clean_rate, load_count_model
 from storage.queries.status import StreamStatus
 
@@ -61,6 +62,9 @@ def budget_lines(stream_settings: StreamSettings, status: StreamStatus | None, r
     usual = expected if typical_events is None else typical_events
     counts = EXAMPLE_EVENT_COUNTS if usual is None else (usual,)
     yield from describe_budget(count_model, counts, stream_settings, clean_rate)
+    season = describe_season(threshold, stream_settings.threshold.season)
+    if season is not None:
+        yield f"  season: {season}"
     hint = suggest_window_size(count_model, counts[-1], stream_settings)
     if hint is not None:
         yield f"  {hint}"

@@ -15,6 +15,7 @@ from config.units import format_duration
 from monitor.cli.database import open_database
 from monitor.cli.output.budget_text import describe_spike_budget
 from monitor.cli.output.reach_text import describe_pending, find_milestones
+from monitor.cli.output.season_text import describe_season
 from monitor.cli.output.status_text import format_stream
 from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
 from monitor.cli.settings import load_settings
@@ -78,6 +79,7 @@ COLUMNS = (
     "never_reached",
     "refit",
     "derived",
+    "season",
 )
 
 
@@ -213,6 +215,7 @@ def _build_row(status: StreamStatus, settings: Settings) -> dict[str, Any]:
         "threshold_percentile": None if threshold is None else threshold.percentile,
         "threshold_method": None if threshold is None else threshold.method,
         "promise": _spike_budget(status, settings),
+        "season": _season(status, settings),
         "drift": _drift_state(status, settings),
         **_reach_columns(status, settings),
         "refit": _refit_state(status, settings),
@@ -311,6 +314,13 @@ def _spike_budget(status: StreamStatus, settings: Settings) -> str | None:
     if stream_settings is None or status.threshold is None or status.events_per_window is None:
         return None
     return describe_spike_budget(load_count_model(status.threshold.details), status.events_per_window, stream_settings)
+
+
+def _season(status: StreamStatus, settings: Settings) -> str | None:
+    stream_settings = settings.streams.get(status.name)
+    if stream_settings is None or status.threshold is None:
+        return None
+    return describe_season(status.threshold, stream_settings.threshold.season)
 
 
 def _drift_state(status: StreamStatus, settings: Settings) -> dict[str, str] | None:

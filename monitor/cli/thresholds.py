@@ -10,6 +10,7 @@ from monitor.cli.output.budget_text import (
     describe_threshold_notes,
     suggest_window_size,
 )
+from monitor.cli.output.season_text import describe_season
 from monitor.cli.output.tables import (
     TABLE_ROWS,
     format_option,
@@ -64,6 +65,9 @@ def _print_budget(settings: Settings, stream: str) -> None:
     click.echo()
     for line in describe_threshold_notes(threshold.details["limit"]):
         click.echo(line)
+    season = describe_season(threshold, stream_settings.threshold.season)
+    if season is not None:
+        click.echo(f"season: {season}")
     if typical_events is None:
         return
     count_model = load_count_model(threshold.details)

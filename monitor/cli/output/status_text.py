@@ -27,6 +27,8 @@ def format_stream(row: Row) -> str:
         lines.append(f"  derived        change and roughness of {escape_unprintable(', '.join(row['derived']))}")
     if row["promise"] is not None:
         lines.append(f"  spike          {row['promise']}")
+    if row["season"] is not None:
+        lines.append(f"  season         {row['season']}")
     if row["drift"] is not None:
         lines.append(f"  drift          {'; '.join(f'{length}: {state}' for length, state in row['drift'].items())}")
     lines += [f"  pending        {each}" for each in row["pending"]]
