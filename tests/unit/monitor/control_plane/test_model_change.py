@@ -7,7 +7,7 @@ from config.budget import false_alarm_probability
 from monitor.incidents.spike import judge_count
 from monitor.statistics.part import Part, Scale, summarise
 from monitor.thresholds.look_back import LookBack
-from monitor.thresholds.tick import build_first_threshold, compute_tick_threshold, load_count_model
+from monitor.thresholds.tick import build_first_threshold, compute_tick_threshold, load_count_model, load_tail_law
 from storage.control.models import Activation
 from storage.control.thresholds import ThresholdRow
 from tests.rules import make_rules
@@ -44,6 +44,17 @@ def test_the_threshold_keeps_its_rank_at_once(moved: float) -> None:
     assert (live > after.threshold).mean() == pytest.approx(0.005, rel=0.3)
     share_above = (live > before.threshold).mean()
     assert share_above > 0.9 if moved > 0 else share_above < 0.001
+
+
+@pytest.mark.parametrize("moved", [50.0, -50.0])
+def test_the_tail_law_of_a_new_model_is_that_of_its_own_reference(moved: float) -> None:
+    rng = np.random.default_rng(4)
+    new = np.sort(energies(rng, 10_000, moved))
+    law = load_tail_law(build_first_threshold(new, 2, Activation(valid_from_us=0, computed_at_us=0), 99.5).details)
+    assert law is not None
+    clean = energies(rng, 100_000, moved)
+    assert (clean > law.energy_at(1e-3)).mean() == pytest.approx(1e-3, rel=0.7)
+    assert law.p_value(moved + 300) < ALPHA / EVENTS
 
 
 @pytest.mark.parametrize("moved", [50.0, -50.0])
