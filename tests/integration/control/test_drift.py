@@ -160,6 +160,7 @@ def store_drift_steps(db: Database, stream_id: int, repeat_minutes: int, *steps:
         size_us=MINUTE,
         resolve_after=2,
         repeat_interval_us=repeat_minutes * MINUTE,
+        reopen_within_us=0,
         channels=lambda _kind, _severity: (),
         max_age_us=2**62,
     )
