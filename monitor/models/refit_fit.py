@@ -26,10 +26,10 @@ from monitor.models.training_set import TrainingSet
 from storage.control.models import NewModel
 
 TIMEOUT_S = 3600.0
-"""Maximum duration of a fit. A fit on 100,000 events of 20 features takes about two minutes of a processor."""
+"""Maximum duration of a fit: as long as the seal of a stream at the end of its log can wait for it."""
 
 MAX_MEMORY_BYTES = 4 * 2**30
-"""Maximum private memory of the child: a fit on 100,000 events of 128 features needs less than a gigabyte."""
+"""Maximum private memory of the child. 100,000 events of 128 features take 100 MB, and a fit holds several copies."""
 
 _MAX_REASON = 500
 
