@@ -162,7 +162,9 @@ def find_drifts(windows: Sequence[DriftWindow], training: Training) -> list[Inci
     settings = Settings.model_validate({"streams": {"s": {"source": {"type": "synthetic"}}}})
     rules = replace(build_stream_rules(settings, "s"), size_us=HOUR_US, horizons_us=(HOUR_US, DAY_US), max_age_us=2**62)
     names = tuple(f"x{column}" for column in range(len(training.mean)))
-    model = SimpleNamespace(training_profile=training.profile, record=SimpleNamespace(feature_names=names, version=1))
+    model = SimpleNamespace(
+        component_names=(), training_profile=training.profile, record=SimpleNamespace(feature_names=names, version=1)
+    )
     store = StreamWindows(windows)
     monitor = DriftMonitor(RuleReader.constant(rules), 1, store=store, model=lambda _: model, now_us=lambda: 0)  # type: ignore[arg-type,return-value]
     while monitor.run_due():
