@@ -169,7 +169,8 @@ def expected(ran: DaemonRun) -> tuple[Rows, Rows, Rows]:
 
 def test_backtest_over_the_file_equals_the_daemon(ran: DaemonRun, tmp_path: Path) -> None:
     expected_thresholds, expected_windows, expected_incidents = expected(ran)
-    assert min(len(expected_thresholds), len(expected_windows), len(expected_incidents)) > 3
+    assert min(len(expected_thresholds), len(expected_windows)) > 3
+    assert expected_incidents
     with_its_model = backtest_one_cell(ran, ran.file)
     assert thresholds(with_its_model) == expected_thresholds
     assert windows(with_its_model) == expected_windows
