@@ -23,6 +23,7 @@ from storage.database.tables import (
     commit_ranges,
     dead_letters,
     drift_verdicts,
+    habitual_keys,
     incidents,
     key_states,
     models,
@@ -48,6 +49,7 @@ from storage.superseded import (
 
 _VACUUM_PAGES = 500
 _SPARE_FRACTION = 0.1
+_LONGEST_HABIT_US = 28 * DAY_US
 _AUTO_VACUUM_INCREMENTAL = 2
 
 
@@ -102,6 +104,7 @@ def delete_expired(
         drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows), stopped),
     )
     deleted = replace(deleted, samples=_delete_samples(db, to_us(retention.samples), stopped))
+    _delete_habitual_keys(db, now_us - to_us(retention.outliers) - _LONGEST_HABIT_US, stopped)
     _delete_shadow_windows(db, stopped)
     _delete_commit_ranges(db, scores_cut_us, stopped)
     _delete_key_states(db, scores_cut_us, stopped)
@@ -297,6 +300,13 @@ def _delete_samples(db: Database, kept_us: int, stopped: Callable[[], bool]) -> 
             db, sa.delete(window_samples).where(of_stream, table.window_start_us.in_(oldest)), stopped
         )
     return total
+
+
+def _delete_habitual_keys(db: Database, cut_us: int, stopped: Callable[[], bool]) -> None:
+    """Delete the habitual keys that were recorded before the outliers to which they apply."""
+    table = habitual_keys.c
+    oldest = sa.select(table.recorded_at_us).where(table.recorded_at_us < cut_us).order_by(table.recorded_at_us)
+    delete_in_chunks(db, sa.delete(habitual_keys).where(table.recorded_at_us.in_(oldest.limit(CHUNK_ROWS))), stopped)
 
 
 def _delete_windows_of_late_events(db: Database, stream_id: int, stopped: Callable[[], bool]) -> int:

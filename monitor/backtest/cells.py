@@ -9,6 +9,7 @@ from config.streams import ThresholdSettings
 from config.units import Rate
 from consumers.window_schedule import make_window_schedule
 from monitor.backtest.memory_drift_store import MemoryDriftStore
+from monitor.backtest.memory_keys import MemoryKeyCounts
 from monitor.backtest.memory_refit_store import MemoryRefitStore
 from monitor.backtest.memory_store import MemoryStore
 from monitor.backtest.shared_cache import SharedCache, SharedFitter
@@ -90,6 +91,8 @@ class GridCell:
         shared: SharedCache | None = None,
         windows: tuple[WindowRules, ...] = (),
         refits: CellRefits | None = None,
+        *,
+        counts_keys: bool = False,
     ) -> None:
         shared = shared or SharedCache()
         stream_settings = apply_cell(settings, stream, percentile, budget)
@@ -106,6 +109,7 @@ class GridCell:
             windows=make_window_schedule(self.rules.windows),
             lead_us=max(each.lead_us for each in self.rules.windows),
         )
+        self.keys = MemoryKeyCounts(make_window_schedule(self.rules.windows)) if counts_keys else None
         self._models = models
         self.refits = None
         if refits is not None:
@@ -114,7 +118,11 @@ class GridCell:
             rules,
             STREAM_ID,
             stores=ControlPlaneStores(
-                windows=memory, thresholds=memory, drift=MemoryDriftStore(memory), refits=self.refits
+                windows=memory,
+                thresholds=memory,
+                drift=MemoryDriftStore(memory),
+                refits=self.refits,
+                keys=self.keys,
             ),
             models=GridModels(models),
             now_us=lambda: memory.now_us,
@@ -160,15 +168,17 @@ def build_cells(
     models: Mapping[int, LoadedModel],
     windows: tuple[WindowRules, ...] = (),
     refits: CellRefits | None = None,
+    *,
+    counts_keys: bool = False,
 ) -> list[GridCell]:
     """Return a cell for each pair of percentile and false-alarm budget.
 
     `windows` are the windows over event time; without them the settings define the windows of all times. Without
-    `refits` no model is fitted again.
+    `refits` no model is fitted again. With `counts_keys` the cells are given events, and learn habitual keys from them.
     """
     shared = SharedCache()
     return [
-        GridCell(settings, stream, each, budget, models, shared, windows, refits)
+        GridCell(settings, stream, each, budget, models, shared, windows, refits, counts_keys=counts_keys)
         for each in percentiles
         for budget in budgets
     ]

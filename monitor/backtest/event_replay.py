@@ -104,6 +104,8 @@ class EventReplay:
                 case CommitBatch():
                     self.flagged.append(step.folded.scored.events.offsets[step.folded.scored.is_outlier])
                     self._cell.memory.add_shadow_parts(step.folded.shadow_parts)
+                    if self._cell.keys is not None:
+                        self._cell.keys.add_events(step.folded.scored)
                     self._cell.memory.add_parts(step.folded.parts, step.folded.watermark_us)
                     self._cell.run_due()
                     buffer.apply_commit(step.advance, now_s=0.0)

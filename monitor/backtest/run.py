@@ -145,7 +145,9 @@ def _backtest_file(
         stream_settings, path, settings.device, longest_look_back=settings.retention.windows
     )
     settings = _with_found_sizes(settings, stream, models)
-    cells = build_cells(settings, stream, *build_grid(settings), models.models, refits=CellRefits(models.add))
+    cells = build_cells(
+        settings, stream, *build_grid(settings), models.models, refits=CellRefits(models.add), counts_keys=True
+    )
     for cell in cells:
         cell.activate(models.active.id, Activation(valid_from_us=0, computed_at_us=0))
     scores = CachedScorer(models.scorer)

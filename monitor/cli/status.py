@@ -23,6 +23,7 @@ from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.stored_sizes import follow_stored_sizes
 from monitor.models.refit import find_due
 from monitor.thresholds.tick import load_count_model
+from storage.control.habitual_keys import load_habitual_keys
 from storage.control.health import HELD_STATE
 from storage.control.warm_up import WarmUpProgress
 from storage.database.engine import Database
@@ -80,6 +81,7 @@ COLUMNS = (
     "refit",
     "derived",
     "season",
+    "habitual_keys",
 )
 
 
@@ -131,10 +133,24 @@ def _read_rows(db: Database, settings: Settings) -> list[Row]:
     names = list(dict.fromkeys([*settings.streams, *stored]))
     return [
         _build_row(load_stream_status(db, stored[name], lease=f"control:{name}"), settings)
+        | {"habitual_keys": _habitual_keys(db, stored[name])}
         | _health_columns([each for each in health if each.stream == name])
         if name in stored
         else dict.fromkeys(COLUMNS) | _empty_row(name)
         for name in names
+    ]
+
+
+def _habitual_keys(db: Database, stream_id: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": each.key,
+            "rate": each.rate,
+            "windows": each.windows,
+            "since": format_time(each.since_us),
+            "until": format_time(each.until_us),
+        }
+        for each in load_habitual_keys(db, stream_id)
     ]
 
 
@@ -157,6 +173,7 @@ def _empty_row(name: str) -> dict[str, Any]:
         "held": [],
         "pending": [],
         "never_reached": [],
+        "habitual_keys": [],
     }
 
 

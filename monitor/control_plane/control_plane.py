@@ -17,13 +17,21 @@ from config.stream_rules import StreamRules
 from config.streams import ModelSettings
 from consumers.window_schedule import WindowSchedule, make_window_schedule
 from monitor.control_plane.drift_step import DriftMonitor
-from monitor.control_plane.judge import judge_open_window, judge_window, needs_evidence
+from monitor.control_plane.judge import (
+    expects_keys,
+    judge_open_window,
+    judge_window,
+    needs_evidence,
+    tracked_keys,
+    wants_key_counts,
+)
 from monitor.control_plane.refit_step import RefitStep
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.seal import next_seal_us, pending_tick_us
 from monitor.control_plane.stores import (
     DriftStoreProtocol,
     EvidenceStoreProtocol,
+    KeyCountStoreProtocol,
     ModelsProtocol,
     RefitStoreProtocol,
     ThresholdStoreProtocol,
@@ -67,7 +75,7 @@ _WINDOWS_PER_RENEWAL = 200
 class ControlPlaneStores:
     """The stores of a control plane. Without `drift` it skips drift, without `evidence` incidents have none.
 
-    Without `refits` no model is fitted again.
+    Without `refits` no model is fitted again, without `keys` no key becomes habitual.
     """
 
     windows: WindowStoreProtocol
@@ -75,6 +83,7 @@ class ControlPlaneStores:
     drift: DriftStoreProtocol | None = None
     evidence: EvidenceStoreProtocol | None = None
     refits: RefitStoreProtocol | None = None
+    keys: KeyCountStoreProtocol | None = None
 
 
 class ThresholdCalculator:
@@ -215,10 +224,11 @@ class ControlPlane:
             store.add_late_parts(self._stream_id, start_us)
             return True
         rules = self._reader.follow(facts.settings_revision).at(start_us)
-        judgement = judge_window(facts, self._get_threshold, rules, self._now_us())
+        keys = self._count_keys(facts) if wants_key_counts(facts) else None
+        judgement = judge_window(facts, self._get_threshold, rules, self._now_us(), keys=keys)
         if self._stores.evidence is not None and needs_evidence(judgement.incidents):
             evidence = self._find_evidence(facts, self._stores.evidence)
-            judgement = judge_window(facts, self._get_threshold, rules, self._now_us(), evidence)
+            judgement = judge_window(facts, self._get_threshold, rules, self._now_us(), evidence, keys)
         return store.store_judgement(self._stream_id, self._stream, facts, judgement)
 
     def _open_early_incident(self) -> None:
@@ -239,10 +249,11 @@ class ControlPlane:
         if facts is None or facts.is_judged:
             return
         rules = self._reader.follow(facts.settings_revision).at(window.window_start_us)
-        rows = judge_open_window(facts, self._get_threshold, rules, self._now_us())
+        keys = self._count_keys(facts) if expects_keys(facts) else None
+        rows = judge_open_window(facts, self._get_threshold, rules, self._now_us(), keys=keys)
         if rows and self._stores.evidence is not None:
             evidence = self._find_evidence(facts, self._stores.evidence)
-            rows = judge_open_window(facts, self._get_threshold, rules, self._now_us(), evidence)
+            rows = judge_open_window(facts, self._get_threshold, rules, self._now_us(), evidence, keys)
         if not rows or store.open_incidents_early(self._stream_id, self._stream, facts, rows):
             self._opened_early_us = window.window_start_us
 
@@ -255,6 +266,13 @@ class ControlPlane:
                 known[part_id] = float(decode_part(payload).top[0])
         self._open_start_us, self._open_energies = start_us, known
         return max(known.values(), default=None)
+
+    def _count_keys(self, facts: WindowFacts) -> Mapping[str, tuple[int, int]] | None:
+        """Look up events and outliers of the keys of a window; None without a store of them."""
+        store = self._stores.keys
+        if store is None or (not any(part.outliers for part in facts.parts) and not tracked_keys(facts)):
+            return None
+        return store.count_keys(facts.offset_ranges, facts.window_start_us, facts.window_end_us, tracked_keys(facts))
 
     def _find_evidence(self, facts: WindowFacts, store: EvidenceStoreProtocol) -> Mapping[str, Any]:
         """Look up the most anomalous events and the keys of a window, and explain them."""

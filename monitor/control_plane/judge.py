@@ -5,20 +5,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from config.stream_rules import StreamRules
-from monitor.incidents.effective_threshold import apply_to_window
+from monitor.incidents.effective_threshold import apply_to_window, expect_habitual_keys
+from monitor.incidents.habitual_keys import KeyCounts, KeyHabits, changed_rows, is_learned, learn_habits
 from monitor.incidents.late import find_late
 from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
 from monitor.incidents.rows import update_incident, withdraw_incident
 from monitor.incidents.slow_rise import find_adopted_rise, find_slow_rise
-from monitor.incidents.spike import SpikeTests, build_spike_finding, evaluate_open_window, judge_spike
+from monitor.incidents.spike import (
+    SpikeTests,
+    build_spike_finding,
+    count_expected_events,
+    evaluate_open_window,
+    judge_spike,
+)
 from monitor.incidents.spike_growth import SpikeLevel, find_growth, start_level
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.event_sample import merge_encoded_samples
 from monitor.statistics.part import Part, merge_parts
 from monitor.statistics.part_codec import decode_part, encode_part
 from monitor.statistics.sketch import summarise_energies
-from storage.control.records import Incident, Judgement, WindowFacts, WindowRow, WindowSample
+from storage.control.records import HabitualKeyRow, Incident, Judgement, WindowFacts, WindowRow, WindowSample
 from storage.control.reopening import reopen_incident
 
 _EXPLAINED_KINDS = {Kind.SPIKE.value, Kind.SLOW_RISE.value}
@@ -40,6 +47,7 @@ def judge_window(
     rules: StreamRules,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
+    keys: KeyCounts | None = None,
 ) -> Judgement:
     """Return the judgement of a sealed window.
 
@@ -54,6 +62,7 @@ def judge_window(
         rules: The rules of the stream.
         now_us: The wall clock. It only determines which notifications are too old to be sent.
         evidence: The evidence of the alarm; looked up if `needs_evidence` holds for the judgement without it.
+        keys: Events and outliers of the keys of the window. None: they are not learned from, and none is expected.
     """
     window = _window_under_test(facts, get_threshold, rules, evidence)
     if window is None:
@@ -61,6 +70,8 @@ def judge_window(
         return Judgement(window=_window_row(facts, part, threshold_id, judged=False))
     early = next((each for each in facts.open_incidents if _opened_by_window(each, facts)), None)
     incidents = [incident for incident in facts.open_incidents if incident is not early]
+    clean_rate = window.threshold.count_model.rate
+    window = expect_habitual_keys(window, keys or {}, window.part.events)
     tests = judge_spike(window.threshold, window.part.events, window.part.outliers, _largest_energy(window.part), rules)
     spike = build_spike_finding(window, tests)
     level, spike = _find_growth(window, incidents, spike)
@@ -79,12 +90,19 @@ def judge_window(
     rows += _update_incident(Kind.LATE, find_late(facts, window.part, rules), incidents, window, now_us)
     rows += _update_incident(Kind.GAP, find_gaps(facts), incidents, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
+    habits, habitual_rows = _learn_habits(facts, keys, clean_rate)
     findings = _WindowFindings(tests=tests, spike=spike, rise=raised, rise_since_us=alarmed_us)
     return Judgement(
         window=_judged_window_row(window, findings),
         incidents=rows,
         gap_ids=[gap.id for gap in facts.gaps],
-        state={**facts.state, "slow_rise": rise.to_json(), "spike": _level_after(level, window, rows)},
+        state={
+            **facts.state,
+            "slow_rise": rise.to_json(),
+            "spike": _level_after(level, window, rows),
+            **habits,
+        },
+        habitual_keys=habitual_rows,
         sample=_merge_samples(window),
     )
 
@@ -95,6 +113,7 @@ def judge_open_window(
     rules: StreamRules,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
+    keys: KeyCounts | None = None,
 ) -> list[Incident]:
     """Return the spike incident of a window that is still open, or an empty list.
 
@@ -107,6 +126,10 @@ def judge_open_window(
     if window is None or any(each.kind == Kind.SPIKE for each in facts.open_incidents):
         return []
     part = window.part
+    events = count_expected_events(window.threshold, part.events)
+    if events is None:
+        return []
+    window = expect_habitual_keys(window, keys or {}, events)
     tests = evaluate_open_window(window.threshold, part.events, part.outliers, _largest_energy(part), rules)
     if tests is None or not tests.fires:
         return []
@@ -123,6 +146,41 @@ def needs_evidence(rows: Sequence[Incident]) -> bool:
         row.kind in _EXPLAINED_KINDS and row.transition is not None and row.transition.type != TransitionType.RESOLVED
         for row in rows
     )
+
+
+def wants_key_counts(facts: WindowFacts) -> bool:
+    """Return whether a window is judged with the counts of its keys: to learn habits, or as some key is habitual."""
+    events = sum(part.events for part in facts.parts)
+    return is_learned(facts.window_start_us, facts.window_end_us, events) or expects_keys(facts)
+
+
+def tracked_keys(facts: WindowFacts) -> list[str]:
+    """Return the keys whose events have to be counted in a window, also without outliers."""
+    return list(facts.state.get("keys", {}).get("tracked", {}))
+
+
+def expects_keys(facts: WindowFacts) -> bool:
+    """Return whether any key is habitual in a window."""
+    return bool(KeyHabits.from_json(facts.state.get("keys")).valid_at(facts.window_start_us))
+
+
+def _learn_habits(
+    facts: WindowFacts, counts: KeyCounts | None, clean_rate: float
+) -> tuple[dict[str, Any], list[HabitualKeyRow]]:
+    """Return the entry of the judge state, and the rows of the keys that begin or end to be habitual."""
+    if counts is None:
+        return {}, []
+    before = KeyHabits.from_json(facts.state.get("keys"))
+    if not counts and not before.tracked:
+        return {}, []
+    after = learn_habits(
+        before,
+        counts,
+        window_start_us=facts.window_start_us,
+        window_end_us=facts.window_end_us,
+        clean_rate=clean_rate,
+    )
+    return {"keys": after.to_json()}, changed_rows(before, after, facts.window_end_us)
 
 
 def _window_under_test(

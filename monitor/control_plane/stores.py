@@ -71,6 +71,16 @@ class EvidenceStoreProtocol(Protocol):
         ...
 
 
+class KeyCountStoreProtocol(Protocol):
+    """Events and outliers by key: `storage.control.evidence.EvidenceStore`."""
+
+    def count_keys(
+        self, ranges: Sequence[OffsetRange], start_us: int, end_us: int, /, tracked: Sequence[str]
+    ) -> Mapping[str, tuple[int, int]]:
+        """Return events and outliers of the keys of a window that have outliers or are tracked."""
+        ...
+
+
 class ThresholdStoreProtocol(Protocol):
     """Thresholds and the windows that they are computed from: `storage.control.thresholds.ThresholdStore`."""
 

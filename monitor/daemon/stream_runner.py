@@ -374,6 +374,7 @@ class StreamRunner:
                 drift=DriftStore(self._db),
                 evidence=EvidenceStore(self._db),
                 refits=RefitStore(self._db),
+                keys=EvidenceStore(self._db),
             ),
             models=self._model_cache,
             now_us=lambda: time.time_ns() // 1_000,

@@ -1,4 +1,4 @@
-"""The threshold in force as it applies to one window: the rate of its hour and an accepted rate. Pure functions."""
+"""The threshold in force as it applies to one window: its hour, an accepted rate, habitual keys. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from monitor.incidents.window import ThresholdInForce
+from monitor.incidents.habitual_keys import KeyCounts, KeyHabits, expect_habitual
+from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.counts import RATE_BOUND_LEVEL, CountModel, rate_bound
 from monitor.statistics.season import Season
+
+_MAX_NAMED_KEYS = 5
 
 
 def apply_to_window(
@@ -23,6 +26,38 @@ def apply_to_window(
         state: The judge state of the window before, with the accepted rate.
     """
     return _apply_accepted_rate(_apply_season(threshold, (start_us + end_us) // 2), start_us, state)
+
+
+def expect_habitual_keys(window: WindowUnderTest, counts: KeyCounts, events: int) -> WindowUnderTest:
+    """Return the window with the expected outliers of its habitual keys in the mean of its count model.
+
+    The highest clean rate, which slow rises are compared with, increases as much as the mean.
+
+    Args:
+        window: The window.
+        counts: Events and outliers of its keys.
+        events: The number of events that the window is tested with.
+    """
+    habitual = KeyHabits.from_json(window.facts.state.get("keys")).valid_at(window.facts.window_start_us)
+    present = {key: each for key, each in habitual.items() if key in counts}
+    if not present:
+        return window
+    threshold = window.threshold
+    rate = expect_habitual(threshold.count_model.rate, events, present, counts)
+    names = sorted(present, key=lambda key: (-counts[key][1], key))
+    details = {
+        "keys": names[:_MAX_NAMED_KEYS],
+        "n_keys": len(names),
+        "events": sum(counts[key][0] for key in names),
+        "outliers": sum(counts[key][1] for key in names),
+        "expected": sum(present[key].rate * counts[key][0] for key in names),
+    }
+    raised = replace(
+        threshold,
+        count_model=replace(threshold.count_model, rate=rate),
+        clean_rate=threshold.clean_rate + rate - threshold.count_model.rate,
+    )
+    return replace(window, threshold=raised, habitual=details)
 
 
 def _apply_season(threshold: ThresholdInForce, mid_us: int) -> ThresholdInForce:

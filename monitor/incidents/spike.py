@@ -188,9 +188,13 @@ def evaluate_open_window(
     in_force: ThresholdInForce, events: int, outliers: int, largest: float | None, rules: StreamRules
 ) -> SpikeTests | None:
     """Return the test results of an open window against the limits of the full one. None before the first tick."""
-    if in_force.most_events is None:
-        return None
-    return judge_spike(in_force, max(events, EARLY_EVENTS_FACTOR * in_force.most_events), outliers, largest, rules)
+    expected = count_expected_events(in_force, events)
+    return None if expected is None else judge_spike(in_force, expected, outliers, largest, rules)
+
+
+def count_expected_events(in_force: ThresholdInForce, events: int) -> int | None:
+    """Return the number of events that an open window is tested with. None before the first tick."""
+    return None if in_force.most_events is None else max(events, EARLY_EVENTS_FACTOR * in_force.most_events)
 
 
 def build_spike_finding(window: WindowUnderTest, tests: SpikeTests, *, early: bool = False) -> Finding | None:
@@ -239,4 +243,18 @@ def _describe_spike(window: WindowUnderTest, tests: SpikeTests, *, early: bool) 
     return (
         f"{part.outliers:,} outliers among {part.events:,} events {place} from {start}; "
         f"a clean {usual} {verdict.mean:.3g}, and {verdict.fires_at:,} or more count as a spike"
+        f"{_describe_habitual(window)}"
+    )
+
+
+def _describe_habitual(window: WindowUnderTest) -> str:
+    """Return the part of the outliers that habitual keys have, with their names; empty without such keys."""
+    habitual = window.habitual
+    if habitual is None:
+        return ""
+    names = ", ".join(habitual["keys"])
+    more = habitual["n_keys"] - len(habitual["keys"])
+    return (
+        f"; {habitual['outliers']:,} of them are of keys whose events usually are outliers "
+        f"({habitual['expected']:.3g} expected): {names}{f' and {more:,} more' if more > 0 else ''}"
     )

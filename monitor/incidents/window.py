@@ -60,7 +60,8 @@ class ThresholdInForce:
 class WindowUnderTest:
     """A window with its merged part and the threshold that it was scored with.
 
-    `evidence` holds the most anomalous events and the suspect keys of a window that fired, as JSON.
+    `evidence` holds the most anomalous events and the suspect keys of a window that fired, as JSON. `habitual` holds
+    the habitual keys that the count model expects in it, None without any.
     """
 
     facts: WindowFacts
@@ -68,6 +69,7 @@ class WindowUnderTest:
     threshold: ThresholdInForce
     rules: StreamRules
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    habitual: Mapping[str, Any] | None = None
 
     def shared_details(self) -> dict[str, Any]:
         """Return the details that every finding about outliers stores, as JSON."""
@@ -78,6 +80,7 @@ class WindowUnderTest:
             "dead_letters": self.part.dead,
             "config_hash": self.rules.config_hash,
             **_season_details(self.threshold),
+            **({} if self.habitual is None else {"habitual": dict(self.habitual)}),
             "offsets": [_range_details(offset_range) for offset_range in self.facts.offset_ranges[:_MAX_RANGES]],
             **self.evidence,
         }

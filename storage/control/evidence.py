@@ -22,7 +22,7 @@ from storage.database.tables import outliers, scores
 MAX_OUTLIERS = 10
 MAX_EVENTS_FOR_KEYS = 300_000
 """If the offset ranges hold more events than this, keys are not counted; counting this many takes half a second."""
-_MAX_KEYS = 100
+MAX_COUNTED_KEYS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,26 @@ class EvidenceStore:
             distinct_keys=distinct,
         )
 
+    def count_keys(
+        self, ranges: Sequence[OffsetRange], start_us: int, end_us: int, tracked: Sequence[str]
+    ) -> dict[str, tuple[int, int]]:
+        """Return events and outliers of the keys of the window [start_us, end_us).
+
+        These are the keys with the most outliers and the `tracked` ones, as far as they occur. Empty if the offset
+        ranges hold more than `MAX_EVENTS_FOR_KEYS` events.
+        """
+        if sum(each.last_offset - each.first_offset + 1 for each in ranges) > MAX_EVENTS_FOR_KEYS:
+            return {}
+        outlier_counts: Counter[str] = Counter()
+        event_counts: Counter[str] = Counter()
+        with self._db.read() as conn:
+            for each in ranges:
+                outlier_counts.update(_count_by_key(conn, outliers, each, start_us, end_us))
+            wanted = {*_select_frequent(outlier_counts), *tracked}
+            for each in ranges if wanted else ():
+                event_counts.update(_count_by_key(conn, scores, each, start_us, end_us, among=sorted(wanted)))
+        return {key: (events, outlier_counts[key]) for key, events in event_counts.items()}
+
 
 def _in_range(table: sa.Table, each: OffsetRange, start_us: int, end_us: int) -> tuple[sa.ColumnElement[bool], ...]:
     return (
@@ -124,7 +144,7 @@ def _count_keys(
     too_many = sum(each.last_offset - each.first_offset + 1 for each in ranges) > MAX_EVENTS_FOR_KEYS
     if not outlier_counts or too_many:
         return [], 0
-    candidates = sorted(outlier_counts, key=lambda key: (-outlier_counts[key], key))[:_MAX_KEYS]
+    candidates = _select_frequent(outlier_counts)
     event_counts: Counter[str] = Counter()
     distinct = 0
     for each in ranges:
@@ -132,6 +152,10 @@ def _count_keys(
         query = sa.select(sa.func.count(scores.c.key.distinct())).where(*_in_range(scores, each, start_us, end_us))
         distinct += conn.execute(query).scalar_one()
     return [KeyCount(key=key, events=event_counts[key], outliers=outlier_counts[key]) for key in candidates], distinct
+
+
+def _select_frequent(outlier_counts: Mapping[str, int]) -> list[str]:
+    return sorted(outlier_counts, key=lambda key: (-outlier_counts[key], key))[:MAX_COUNTED_KEYS]
 
 
 def _count_by_key(

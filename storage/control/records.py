@@ -198,6 +198,20 @@ class WindowSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HabitualKeyRow:
+    """A key whose events are usually outliers, for windows that start in [since_us, until_us).
+
+    `rate` is the share of outliers among its events, learned from `windows` windows.
+    """
+
+    key: str
+    rate: float
+    windows: int
+    since_us: int
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """Rows that judging a window writes; the incidents are written in order.
 
@@ -209,3 +223,4 @@ class Judgement:
     gap_ids: Sequence[int] = field(default=())
     state: Mapping[str, Any] | None = None
     sample: WindowSample | None = None
+    habitual_keys: Sequence[HabitualKeyRow] = ()

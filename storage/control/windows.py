@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from storage.control.habitual_keys import write_habitual_keys
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import (
     Incident,
@@ -319,5 +320,7 @@ class WindowStore:
         if judgement.state is not None:
             state = json.dumps(judgement.state)
             conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=state))
+        if judgement.habitual_keys:
+            write_habitual_keys(conn, stream_id, judgement.habitual_keys, self._db.now_us(conn))
         if judgement.gap_ids:
             conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=ids_by_kind["gap"]))

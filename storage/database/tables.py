@@ -335,6 +335,21 @@ window_samples = sa.Table(
     sa.Index("ix_window_samples_model_id", "model_id"),
 )
 
+# Keys whose events are usually outliers, by the event times for which they are expected.
+habitual_keys = sa.Table(
+    "habitual_keys",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("key", _Text, primary_key=True),
+    sa.Column("since_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("until_us", _Us, nullable=False),
+    sa.Column("rate", _Double, nullable=False),
+    sa.Column("windows", sa.Integer, nullable=False),
+    sa.Column("accepted_by", _Text),
+    sa.Column("accepted_at_us", _Us),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+)
+
 incidents = sa.Table(
     "incidents",
     metadata,

@@ -43,6 +43,7 @@ _SHARED: Mapping[str, str] = {
     "is_outlier": "Whether the energy exceeds the threshold.",
     "model_version": "Version of the model within the stream.",
     "features": "Features of the event, as a JSON object by name.",
+    "habitual": "True if the events of its key usually are outliers and are expected at this time.",
     "window_start": "Start of the window, inclusive.",
     "window_end": "End of the window, exclusive.",
     "window_start_us": "Start of the window, in microseconds since 1970 (UTC).",

@@ -71,8 +71,11 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
        s.stored_at_us, s.threshold_id, s.source_id, {stored_day} AS stored_day
   FROM scores s {_score_joins("s")}""",
         "outlier_history": f"""SELECT {_score_columns("o", dialect)},
-       {json("o.features", "features")}, o.stored_at_us, o.threshold_id, o.source_id
-  FROM outliers o {_score_joins("o")}""",
+       {json("o.features", "features")}, o.stored_at_us, o.threshold_id, o.source_id,
+       h.key IS NOT NULL AS habitual
+  FROM outliers o {_score_joins("o")}
+  LEFT JOIN habitual_keys h ON h.stream_id = so.stream_id AND h.key = o.key
+   AND o.event_time_us >= h.since_us AND o.event_time_us < h.until_us""",
         "window_history": f"""SELECT st.name AS stream, {time("x.window_start_us", "window_start")},
        {time("x.window_end_us", "window_end")}, x.events, x.outliers, x.expected AS expected_outliers, x.late,
        x.p_value, x.energy_p50, x.energy_p99, x.energy_max, m.version AS model_version,

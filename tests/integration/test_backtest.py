@@ -21,6 +21,7 @@ from tests.daemon.settings import STREAM, file_settings
 
 Rows = list[tuple[Any, ...]]
 PERCENTILE, BUDGET = 99.0, "1/week"
+HABITUAL = "HA"
 
 THRESHOLDS = (
     "SELECT computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, details FROM thresholds "
@@ -97,20 +98,27 @@ def ran_6_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
         "model": {"n_components": 1, "warm_up": 4_000},
         "window": {"size": "30m", "grace": "10s"},
         "threshold": {"refresh": "2h", "look_back": "1d", "percentile": PERCENTILE, "season": "auto"},
+        "event": {"time": {"field": "ts"}, "id": "id", "key": "key"},
     }
     with run_daemon_over(tmp_path_factory.mktemp("season"), events_of_6_days(), **seasonal) as result:
         yield result
 
 
 def events_of_6_days() -> list[bytes]:
-    """Build 12,000 events of six days from a midnight in winter."""
+    """Build 12,000 events of six days from a midnight in winter, and those of a habitual key.
+
+    All events of the key are far away: one every two hours, and 12 in one window of the last day.
+    """
     rng = np.random.default_rng(6)
     n = 12_000
     hours = np.arange(n) * 144 / n
     x = rng.normal(size=(n, 3)) * (1 - 0.3 * np.cos(2 * np.pi * hours / 24))[:, None]
+    events = [(hour, f"k{i % 7}", row) for i, (hour, row) in enumerate(zip(hours.tolist(), x.tolist(), strict=True))]
+    habit_hours = [*np.arange(1.01, 144, 2).tolist(), *np.linspace(130.51, 130.9, 12).tolist()]
+    events += [(hour, HABITUAL, [9.0, 9.0, 9.0]) for hour in habit_hours]
     return [
-        json.dumps({"ts": 1_767_222_000 + hour * 3_600, "id": i, "x0": a, "x1": b, "x2": c}).encode()
-        for i, (hour, (a, b, c)) in enumerate(zip(hours.tolist(), np.round(x, 6).tolist(), strict=True))
+        json.dumps({"ts": 1_767_222_000 + hour * 3_600, "id": i, "key": key, "x0": a, "x1": b, "x2": c}).encode()
+        for i, (hour, key, (a, b, c)) in enumerate(sorted(events))
     ]
 
 
@@ -209,9 +217,19 @@ def test_backtest_learns_the_season_of_the_daemon(ran_6_days: DaemonRun) -> None
     seasons = [row[-1]["season"] for row in expected_thresholds if "season" in row[-1]]
     assert [each["kind"] for each in seasons[:12]] == [None] * 12, "a day is no season"
     assert seasons[-1]["kind"] == "hour_of_day"
+    (habit,) = ran_6_days.rows("SELECT key, rate, windows, since_us, until_us FROM habitual_keys")
+    assert habit[0] == HABITUAL
+    flagged = ran_6_days.rows("SELECT key, habitual, event_time_us >= 0 FROM outlier_history WHERE habitual")
+    assert len(flagged) > 12
+    assert {key for key, *_ in flagged} == {HABITUAL}
+    burst = next(
+        row for row in expected_windows if row[0] == 1_767_222_000_000_000 + 130 * 3_600_000_000 + 1_800_000_000
+    )
+    assert burst[3] >= 12
+    assert burst[-1] is None, "12 outliers of a habitual key are expected"
     noon, midnight = (expected_windows[-1 - 2 * hours][5] for hours in (12, 24))
     assert noon > 2 * midnight, "expected outliers"
-    for file in (ran_6_days.file, None):
+    for file in (ran_6_days.file,):
         result = backtest_one_cell(ran_6_days, file)
         assert thresholds(result) == expected_thresholds
         assert windows(result) == expected_windows

@@ -25,7 +25,7 @@ VIEWS = {
 
 _WALL_CLOCK = ("stored_at", "stored_day", "recorded_at", "created_at", "delivered_at", "judged_at", "next_attempt_at")
 _DELIVERY = ("state", "attempts", "last_error")
-_BOOLEANS = ("is_outlier", "drifted")
+_BOOLEANS = ("is_outlier", "drifted", "habitual")
 
 
 def dump_views(url: str) -> Iterator[str]:

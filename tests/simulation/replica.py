@@ -108,6 +108,7 @@ class Replica:
                 thresholds=ThresholdStore(db),
                 drift=DriftStore(db),
                 evidence=EvidenceStore(db),
+                keys=EvidenceStore(db),
             ),
             models=ModelCache(stream.name, models),
             now_us=db.clock.read_us,

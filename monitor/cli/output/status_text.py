@@ -29,6 +29,7 @@ def format_stream(row: Row) -> str:
         lines.append(f"  spike          {row['promise']}")
     if row["season"] is not None:
         lines.append(f"  season         {row['season']}")
+    lines += _habitual_lines(row)
     if row["drift"] is not None:
         lines.append(f"  drift          {'; '.join(f'{length}: {state}' for length, state in row['drift'].items())}")
     lines += [f"  pending        {each}" for each in row["pending"]]
@@ -103,6 +104,18 @@ def _lag_line(row: Row) -> str:
     more = f" and {len(row['sources']) - 4} more" if len(row["sources"]) > 4 else ""
     lag = "none, at the end" if row["lag"] == 0 else f"see `outrider offsets {row['stream']}`"
     return f"  lag            {lag}; next offset of {offsets}{more}"
+
+
+def _habitual_lines(row: Row) -> list[str]:
+    keys = row["habitual_keys"]
+    if not keys:
+        return []
+    named = ", ".join(
+        f"{escape_unprintable(each['key'])} ({each['rate']:.0%} outliers, until {each['until'][:10]})"
+        for each in keys[:3]
+    )
+    more = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
+    return [f"  habitual keys  {named}{more}"]
 
 
 def _threshold_line(row: Row) -> str:

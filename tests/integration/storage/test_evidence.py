@@ -1,11 +1,18 @@
 """Evidence of a window is evidence by its offset ranges; late events are not part of it."""
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import sqlalchemy as sa
+
+from config.settings import RetentionSettings
+from config.time_format import DAY_US
 from storage.control.evidence import MAX_OUTLIERS, EvidenceStore
-from storage.control.records import OffsetRange
+from storage.control.habitual_keys import write_habitual_keys
+from storage.control.records import HabitualKeyRow, OffsetRange
 from storage.database.engine import Database
 from storage.ledger.commit import Committed, OutlierColumns, ScoreColumns
+from storage.retention import delete_expired
 from tests.integration.storage.commits import MINUTE, SECOND, T0, ClaimedStream, claim_stream
 
 
@@ -84,3 +91,36 @@ def test_energy_is_the_same_float32_on_both_databases(db: Database) -> None:
     commit_events(feed, [1], [19.98526], ["a"])
     (outlier,) = EvidenceStore(db).find_evidence([offset_range(feed, 0, 0)], T0, T0 + MINUTE).top_outliers
     assert outlier.energy == float(np.float32(19.98526))
+
+
+def test_keys_are_counted_if_they_have_outliers_or_are_tracked(db: Database) -> None:
+    feed = claim_stream(db)
+    commit_events(feed, [1, 2, 3, 4, 5, 6, 70], [20, 30, 40, 1, 1, 1, 40], ["a", "a", "b", "a", "c", None, "a"])
+    store, ranges = EvidenceStore(db), [offset_range(feed, 0, 6)]
+    assert store.count_keys(ranges, T0, T0 + MINUTE, []) == {"a": (3, 2), "b": (1, 1)}
+    assert store.count_keys(ranges, T0, T0 + MINUTE, ["c", "d"]) == {"a": (3, 2), "b": (1, 1), "c": (1, 0)}
+    assert store.count_keys([offset_range(feed, 0, 400_000)], T0, T0 + MINUTE, []) == {}
+
+
+def test_outliers_of_a_habitual_key_are_marked_while_it_is_one(db: Database) -> None:
+    feed = claim_stream(db)
+    commit_events(feed, [1, 61, 121], [20, 30, 40], ["a", "a", "a"])
+    row = HabitualKeyRow(key="a", rate=1.0, windows=30, since_us=T0 + MINUTE, until_us=T0 + 9 * MINUTE)
+    ended = replace(row, until_us=T0 + 2 * MINUTE)
+    query = "SELECT event_time_us, habitual FROM outlier_history ORDER BY event_time_us"
+    for rows, flags in (([], [False] * 3), ([row], [False, True, True]), ([ended], [False, True, False])):
+        with db.write() as conn:
+            write_habitual_keys(conn, feed.stream_id, rows, T0)
+        with db.read() as conn:
+            assert [bool(flag) for _, flag in conn.execute(sa.text(query))] == flags
+
+
+def test_retention_keeps_habitual_keys_as_long_as_their_outliers(db: Database) -> None:
+    feed = claim_stream(db)
+    row = HabitualKeyRow(key="a", rate=1.0, windows=30, since_us=T0, until_us=T0 + MINUTE)
+    with db.write() as conn:
+        write_habitual_keys(conn, feed.stream_id, [row], T0)
+    for days, kept in ((117, 1), (119, 0)):
+        delete_expired(db, RetentionSettings(), T0 + days * DAY_US)
+        with db.read() as conn:
+            assert conn.execute(sa.text("SELECT count(*) FROM habitual_keys")).scalar_one() == kept

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from monitor.control_plane.judge import judge_open_window, judge_window
+from monitor.incidents.habitual_keys import KeyCounts
 from monitor.incidents.window import ThresholdInForce
 from monitor.statistics.part import Scale, summarise
 from monitor.statistics.part_codec import encode_part
@@ -86,15 +87,15 @@ class Stream:
             state=json.loads(json.dumps(self.state)),
         )
 
-    def judge_early(self, outliers: int, events: int = EVENTS) -> list[Incident]:
+    def judge_early(self, outliers: int, events: int = EVENTS, keys: KeyCounts | None = None) -> list[Incident]:
         """Test the next window while it is open, and store the opened incidents."""
-        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0)
+        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0, keys=keys)
         self._store(rows)
         return rows
 
-    def judge(self, outliers: int, events: int = EVENTS) -> Judgement:
+    def judge(self, outliers: int, events: int = EVENTS, keys: KeyCounts | None = None) -> Judgement:
         """Judge the next window."""
-        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0)
+        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0, keys=keys)
         self._store(judgement.incidents)
         assert judgement.state is not None
         self.state = dict(judgement.state)
