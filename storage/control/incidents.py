@@ -27,7 +27,8 @@ _TOLD_TYPES = frozenset({"acknowledged", "resolved"})
 
 _OPEN_INCIDENTS = (
     sa.select(incidents)
-    .where(incidents.c.stream_id == sa.bindparam("stream_id"), incidents.c.status == "open")
+    # A literal, not a parameter: SQLite uses the index of open incidents only for its own condition.
+    .where(incidents.c.stream_id == sa.bindparam("stream_id"), incidents.c.status == sa.literal_column("'open'"))
     .order_by(incidents.c.id)
 )
 

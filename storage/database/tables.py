@@ -386,7 +386,14 @@ sa.Index(
     postgresql_where=sa.text("status = 'open'"),
 )
 sa.Index("ix_incidents_opened", incidents.c.stream_id, incidents.c.opened_at_us)
-sa.Index("ix_incidents_reopen", incidents.c.stream_id, incidents.c.reopen_until_us)
+# Partial, since SQLite otherwise prefers it to the index of open incidents.
+sa.Index(
+    "ix_incidents_reopen",
+    incidents.c.stream_id,
+    incidents.c.reopen_until_us,
+    sqlite_where=sa.text("reopen_until_us IS NOT NULL"),
+    postgresql_where=sa.text("reopen_until_us IS NOT NULL"),
+)
 
 # The verbs that people applied to incidents (audit). `before` and `after` are the state of the incident, `effects` are
 # the changes of the calibration (JSON). They act on the windows that end after `judged_until_us` and on the ticks

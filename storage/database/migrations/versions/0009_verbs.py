@@ -35,7 +35,14 @@ _CALIBRATION_COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
 def upgrade() -> None:
     for name, kind in _INCIDENT_COLUMNS.items():
         op.add_column("incidents", sa.Column(name, kind, nullable=True))
-    op.create_index("ix_incidents_reopen", "incidents", ["stream_id", "reopen_until_us"])
+    is_set = sa.text("reopen_until_us IS NOT NULL")
+    op.create_index(
+        "ix_incidents_reopen",
+        "incidents",
+        ["stream_id", "reopen_until_us"],
+        sqlite_where=is_set,
+        postgresql_where=is_set,
+    )
     op.execute("UPDATE incidents SET verdict = 'accepted' WHERE accepted_at_us IS NOT NULL")
     for name, kind in _CALIBRATION_COLUMNS.items():
         op.add_column("calibrations", sa.Column(name, kind, nullable=True))
