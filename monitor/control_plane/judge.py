@@ -90,7 +90,7 @@ def judge_window(
     rows += _update_incident(Kind.LATE, find_late(facts, window.part, rules), incidents, window, now_us)
     rows += _update_incident(Kind.GAP, find_gaps(facts), incidents, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
-    habits, habitual_rows = _learn_habits(facts, keys, clean_rate)
+    habits, habitual_rows = _learn_habits(facts, keys, clean_rate, rules.adopt_after_us)
     findings = _WindowFindings(tests=tests, spike=spike, rise=raised, rise_since_us=alarmed_us)
     return Judgement(
         window=_judged_window_row(window, findings),
@@ -165,7 +165,7 @@ def expects_keys(facts: WindowFacts) -> bool:
 
 
 def _learn_habits(
-    facts: WindowFacts, counts: KeyCounts | None, clean_rate: float
+    facts: WindowFacts, counts: KeyCounts | None, clean_rate: float, adopt_after_us: int
 ) -> tuple[dict[str, Any], list[HabitualKeyRow]]:
     """Return the entry of the judge state, and the rows of the keys that begin or end to be habitual."""
     if counts is None:
@@ -179,6 +179,7 @@ def _learn_habits(
         window_start_us=facts.window_start_us,
         window_end_us=facts.window_end_us,
         clean_rate=clean_rate,
+        adopt_after_us=adopt_after_us,
     )
     return {"keys": after.to_json()}, changed_rows(before, after, facts.window_end_us)
 

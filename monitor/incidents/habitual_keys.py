@@ -49,13 +49,15 @@ _PRIOR_EVENTS = 1.0
 class TrackedKey:
     """The counts of a key over the windows in which it occurs.
 
-    `squares` is the sum of outliers^2 / events over the windows. `last_us` is the start of the last of them.
+    `squares` is the sum of outliers^2 / events over the windows. `first_us` and `last_us` are the starts of the first
+    and the last of them.
     """
 
     windows: float
     events: float
     outliers: float
     squares: float
+    first_us: int
     last_us: int
 
     @property
@@ -123,7 +125,13 @@ def is_learned(window_start_us: int, window_end_us: int, events: int) -> bool:
 
 
 def learn_habits(
-    habits: KeyHabits, counts: KeyCounts, *, window_start_us: int, window_end_us: int, clean_rate: float
+    habits: KeyHabits,
+    counts: KeyCounts,
+    *,
+    window_start_us: int,
+    window_end_us: int,
+    clean_rate: float,
+    adopt_after_us: int,
 ) -> KeyHabits:
     """Return the habits after a window.
 
@@ -133,6 +141,7 @@ def learn_habits(
         window_start_us: Start of the window.
         window_end_us: End of the window; a new habitual key is expected from there on.
         clean_rate: Clean rate of outliers in the window.
+        adopt_after_us: A key is not habitual before its windows span this time: until then a fault of one key is told.
     """
     tracked = dict(habits.tracked)
     for key, (events, outliers) in counts.items():
@@ -149,7 +158,9 @@ def learn_habits(
     }
     newest_first = sorted(kept, key=lambda key: (-kept[key].windows, -kept[key].last_us, key))
     tracked = {key: kept[key] for key in newest_first[:MAX_TRACKED]}
-    return KeyHabits(tracked=tracked, habitual=_find_habitual(habits.habitual, tracked, window_end_us, clean_rate))
+    return KeyHabits(
+        tracked=tracked, habitual=_find_habitual(habits.habitual, tracked, window_end_us, clean_rate, adopt_after_us)
+    )
 
 
 def expect_habitual(rate: float, events: int, habitual: Mapping[str, HabitualKey], counts: KeyCounts) -> float:
@@ -179,19 +190,26 @@ def _to_row(key: str, each: HabitualKey) -> HabitualKeyRow:
 
 def _add_window(before: TrackedKey | None, events: int, outliers: int, window_start_us: int) -> TrackedKey:
     if before is None:
-        before = TrackedKey(windows=0, events=0, outliers=0, squares=0, last_us=window_start_us)
+        before = TrackedKey(
+            windows=0, events=0, outliers=0, squares=0, first_us=window_start_us, last_us=window_start_us
+        )
     share = 0.5 if before.windows >= _MAX_WINDOWS else 1.0
     return TrackedKey(
         windows=before.windows * share + 1,
         events=before.events * share + events,
         outliers=before.outliers * share + outliers,
         squares=before.squares * share + outliers**2 / events,
+        first_us=before.first_us,
         last_us=window_start_us,
     )
 
 
 def _find_habitual(
-    before: Mapping[str, HabitualKey], tracked: Mapping[str, TrackedKey], window_end_us: int, clean_rate: float
+    before: Mapping[str, HabitualKey],
+    tracked: Mapping[str, TrackedKey],
+    window_end_us: int,
+    clean_rate: float,
+    adopt_after_us: int,
 ) -> dict[str, HabitualKey]:
     found: dict[str, HabitualKey] = {}
     for key, each in tracked.items():
@@ -199,7 +217,8 @@ def _find_habitual(
         slack = 1.0 if known is None else _LEAVING_FACTOR
         rate = each.shrunk_rate(clean_rate)
         is_rare = rate < max(MIN_RATE / slack, MIN_RATE_RATIO * clean_rate)
-        if each.windows < MIN_WINDOWS or each.dispersion > slack * MAX_DISPERSION or is_rare:
+        is_young = each.windows < MIN_WINDOWS or window_end_us - each.first_us < adopt_after_us
+        if is_young or each.dispersion > slack * MAX_DISPERSION or is_rare:
             continue
         if known is None:
             known = HabitualKey(rate=rate, windows=0, since_us=window_end_us, until_us=window_end_us + MAX_AGE_US)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from config.stream_rules import StreamRules
 from monitor.control_plane.judge import judge_open_window, judge_window
 from monitor.incidents.habitual_keys import KeyCounts
 from monitor.incidents.window import ThresholdInForce
@@ -71,6 +72,7 @@ class Stream:
     transitions: list[tuple[int, str, str]] = field(default_factory=list)
     window: int = 0
     ids: int = 0
+    rules: StreamRules = RULES
 
     def facts(self, outliers: int, events: int = EVENTS) -> WindowFacts:
         energies = np.full(events, 8.0, np.float32)
@@ -89,13 +91,13 @@ class Stream:
 
     def judge_early(self, outliers: int, events: int = EVENTS, keys: KeyCounts | None = None) -> list[Incident]:
         """Test the next window while it is open, and store the opened incidents."""
-        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0, keys=keys)
+        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, self.rules, T0, keys=keys)
         self._store(rows)
         return rows
 
     def judge(self, outliers: int, events: int = EVENTS, keys: KeyCounts | None = None) -> Judgement:
         """Judge the next window."""
-        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, RULES, T0, keys=keys)
+        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, self.rules, T0, keys=keys)
         self._store(judgement.incidents)
         assert judgement.state is not None
         self.state = dict(judgement.state)

@@ -8,8 +8,9 @@ from config.time_format import DAY_US, HOUR_US
 from monitor.incidents.effective_threshold import apply_to_window
 from monitor.incidents.window import ThresholdInForce
 from monitor.statistics.season import Season
-from tests.unit.monitor.judged_windows import EVENTS, MINUTE, T0, Stream, learned_threshold
+from tests.unit.monitor.judged_windows import EVENTS, MINUTE, RULES, T0, Stream, learned_threshold
 
+RULES_WITHOUT_WAIT = replace(RULES, adopt_after_us=0)
 SEASON = Season(
     kind="hour_of_day",
     timezone="UTC",
@@ -62,7 +63,7 @@ def test_accepted_rate_holds_at_every_hour() -> None:
 
 
 def test_outliers_of_a_habitual_key_are_expected_and_named() -> None:
-    stream = Stream()
+    stream = Stream(rules=RULES_WITHOUT_WAIT)
     for _ in range(31):
         assert not stream.judge(6, keys={"HA": (2, 2)}).incidents
     usual = {"HA": (40, 40)}
@@ -78,6 +79,6 @@ def test_outliers_of_a_habitual_key_are_expected_and_named() -> None:
 
 
 def test_key_that_becomes_habitual_is_a_row() -> None:
-    stream = Stream()
+    stream = Stream(rules=RULES_WITHOUT_WAIT)
     rows = [row for _ in range(31) for row in stream.judge(6, keys={"HA": (2, 2)}).habitual_keys]
     assert [(row.key, row.since_us) for row in rows] == [("HA", T0 + 30 * MINUTE)]

@@ -22,14 +22,21 @@ RATE = 0.01
 
 
 def run(
-    windows: list[KeyCounts], habits: KeyHabits | None = None, start: int = 0
+    windows: list[KeyCounts], habits: KeyHabits | None = None, start: int = 0, adopt_after_us: int = DAY_US
 ) -> tuple[KeyHabits, list[HabitualKeyRow]]:
     """Learn hourly windows one after the other, with the state stored as JSON in between; return the changed rows."""
     habits, rows = habits or KeyHabits(), []
     for i, counts in enumerate(windows, start):
         before = KeyHabits.from_json(json.loads(json.dumps(habits.to_json())))
         end_us = T0 + (i + 1) * HOUR_US
-        habits = learn_habits(before, counts, window_start_us=end_us - HOUR_US, window_end_us=end_us, clean_rate=RATE)
+        habits = learn_habits(
+            before,
+            counts,
+            window_start_us=end_us - HOUR_US,
+            window_end_us=end_us,
+            clean_rate=RATE,
+            adopt_after_us=adopt_after_us,
+        )
         rows += changed_rows(before, habits, end_us)
     return habits, rows
 
@@ -45,6 +52,12 @@ def test_key_that_is_always_an_outlier_is_habitual_after_30_windows() -> None:
     ]
     assert habits.valid_at(since_us - 1) == {}
     assert list(habits.valid_at(since_us)) == ["HA"]
+
+
+def test_fault_of_one_key_is_no_habit_before_a_lasting_change_is_adopted() -> None:
+    habits, rows = run([{"broken": (20, 20)}] * 47, adopt_after_us=2 * DAY_US)
+    assert (habits.habitual, rows) == ({}, [])
+    assert list(run([{"broken": (20, 20)}], habits, 47, adopt_after_us=2 * DAY_US)[0].habitual) == ["broken"]
 
 
 def test_ordinary_and_unsteady_keys_are_not_habitual() -> None:
