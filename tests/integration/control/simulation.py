@@ -74,12 +74,13 @@ def make_records(
     number: int = 0,
     anomalous: tuple[float, float] | None = None,
     share: float = 0.125,
+    factor: float = 9.0,
     moved: tuple[float, float] | None = None,
 ) -> DecodedBatch:
     """Return n records over `span_s` seconds: most in order, some late or far back, some dead letters.
 
-    Between the two fractions of the span in `anomalous`, one event in eight (or another `share`) is an outlier; between
-    the fractions in `moved`, the first feature is 1.5 standard deviations higher.
+    Between the two fractions of the span in `anomalous`, one event in eight (or another `share`) has `factor` times
+    its features, and is an outlier; between the fractions in `moved`, the first feature is 1.5 standard deviations higher.
     """
     rng = np.random.default_rng(seed)
     times = np.sort(rng.integers(0, span_s * SECOND, n)) + T0
@@ -88,7 +89,7 @@ def make_records(
     features = rng.normal(size=(n, 2)).astype(np.float32)
     if anomalous is not None:
         low, high = (T0 + fraction * span_s * SECOND for fraction in anomalous)
-        features[(times >= low) & (times < high) & (rng.random(n) < share)] *= 9
+        features[(times >= low) & (times < high) & (rng.random(n) < share)] *= factor
     if moved is not None:
         low, high = (T0 + fraction * span_s * SECOND for fraction in moved)
         features[(times >= low) & (times < high), 0] += 1.5

@@ -54,7 +54,7 @@ SCENES = {
         refresh=timedelta(minutes=1),
         look_back=timedelta(minutes=10),
         kinds=frozenset({"slow_rise"}),
-        sources=[make_records(10, n=2400, span_s=480, anomalous=(0.5, 1.0), share=0.05)],
+        sources=[make_records(10, n=2400, span_s=480, anomalous=(0.5, 1.0), share=0.15, factor=2.5)],
     ),
     "settings that change": SimulationSettings(
         rules=make_rules(size_us=MINUTE, grace_us=10 * SECOND, ahead_us=3 * MINUTE, max_future_us=None),

@@ -19,7 +19,5 @@ def test_a_slow_rise_is_found_although_a_new_process_judges_every_window(db: Dat
     assert '"since": "2026-01-01T00:0' in str(incident[1])
     raised = [row for row in fetch_rows(db, "SELECT details FROM windows") if "slow_rise" in str(row[0])]
     assert len(raised) > 1
-    ((state,),) = fetch_rows(db, "SELECT state FROM calibrations ORDER BY at_us DESC LIMIT 1")
-    assert state in {"provisional", "suspect"}
     ((realised,),) = fetch_rows(db, "SELECT max(realised_per_week) FROM calibrations")
     assert float(str(realised)) > 0, "a slow rise counts against the false-alarm budget"
