@@ -80,7 +80,8 @@ def make_records(
     """Return n records over `span_s` seconds: most in order, some late or far back, some dead letters.
 
     Between the two fractions of the span in `anomalous`, one event in eight (or another `share`) has `factor` times
-    its features, and is an outlier; between the fractions in `moved`, the first feature is 1.5 standard deviations higher.
+    its features, and is an outlier; between the fractions in `moved`, the first feature is 1.5 standard deviations
+    higher.
     """
     rng = np.random.default_rng(seed)
     times = np.sort(rng.integers(0, span_s * SECOND, n)) + T0
