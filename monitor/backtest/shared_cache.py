@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from config.budget import EARLY_ALPHA, false_alarm_probability
 from config.stream_rules import StreamRules
 from config.streams import ModelSettings
 from monitor.control_plane.control_plane import ThresholdCalculator
@@ -29,13 +30,18 @@ _CACHED_FITS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ThresholdKey:
-    """Inputs of a threshold. The false-alarm budget, in which cells of one percentile differ, is not among them."""
+    """Inputs of a threshold.
+
+    Of the false-alarm budget, in which cells of one percentile differ, only `learns_early` is an input: whether it is
+    large enough for a count model of few windows (`config.budget`).
+    """
 
     previous: ThresholdRow
     windows: Sequence[Hashable]
     excluded: Sequence[Hashable]
     clean: Sequence[int]
     rule: tuple[object, ...]
+    learns_early: bool
     tick_us: int
     valid_from_us: int
     most_events: int
@@ -106,6 +112,7 @@ class SharedCache(ThresholdCalculator):
             excluded=list(look_back.excluded),
             clean=clean,
             rule=(rules.percentile, rules.method),
+            learns_early=false_alarm_probability(rules.per_week, rules.size_us) >= EARLY_ALPHA,
             tick_us=tick_us,
             valid_from_us=valid_from_us,
             most_events=most_events,
