@@ -90,9 +90,7 @@ def best_ms(batch: DecodedBatch, windows: int, repeat: int, *, drift: bool) -> f
     times = []
     for _ in range(repeat):
         begun = time.perf_counter()
-        folded = fold(
-            batch, watermark_us=None, final=True, control=control, schedule=schedule, rules=rules, scorer=scorer
-        )
+        folded = fold(batch, watermark_us=None, control=control, schedule=schedule, rules=rules, scorer=scorer)
         times.append(time.perf_counter() - begun)
         assert len(folded.parts) == windows, f"{len(folded.parts)} parts for {windows} windows"
     return 1e3 * min(times)
