@@ -108,7 +108,7 @@ def test_a_restart_keeps_the_found_sizes_when_the_rate_has_changed(tmp_path: Pat
         again = {
             "database": {"url": first.settings.database.url},
             "device": "cpu",
-            "streams": {STREAM: {"source": source, "event": event, **AUTO}},
+            "streams": {STREAM: {"source": source, "event": event, "alerts": {"reopen_within": "0s"}, **AUTO}},
         }
         with closing(DaemonProcess(tmp_path, again)) as daemon:
             assert daemon.start().wait() == 0, daemon.tail()
