@@ -1,8 +1,5 @@
 """The exposition: its names, and that both formats can be parsed."""
 
-import re
-from pathlib import Path
-
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -111,14 +108,3 @@ def test_positions_by_partition_are_an_option() -> None:
     found = samples(render_metrics(counted(), {}, FACTS, process).text)
     labels = (("partition", "1"), ("stream", "payments"), ("topic", "p"))
     assert found["outrider_last_event_timestamp_seconds", labels] == 95
-
-
-def test_the_documentation_lists_exactly_these_metrics() -> None:
-    page = (Path(__file__).parents[4] / "docs" / "metrics.md").read_text()
-    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `outrider_")]
-    documented = {name: row[2].strip() for row in rows for name in re.findall(r"`(outrider_\w+)`", row[1])}
-    rendered = render_metrics(counted(), {"payments": 0.0}, FACTS, PROCESS)
-    families = list(parse_openmetrics(rendered.open_metrics.decode()))  # type: ignore[no-untyped-call]
-    suffixes = {"counter": "_total", "info": "_info"}
-    own = {each.name + suffixes.get(each.type, ""): each.type.replace("stateset", "state set") for each in families}
-    assert documented == own
