@@ -185,6 +185,7 @@ def _stored_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Metr
     yield from _calibration_families(facts.streams)
     yield from _progress_families(facts, process)
     yield from _channel_families(facts.channels)
+    yield _counter("notifications_muted", "Messages that mutes have held back.", (), {(): facts.muted})
     yield from _job_families(facts)
     yield _gauge("store_bytes", "Size of the database.", (), {(): facts.store_bytes})
 
@@ -289,13 +290,7 @@ def _channel_families(channels: Mapping[str, ChannelFacts]) -> Iterator[Metric]:
         "notifications_pending",
         "Messages that wait for delivery.",
         ("channel",),
-        {(channel,): float(each.by_state.get("pending", 0)) for channel, each in channels.items()},
-    )
-    yield _counter(
-        "notifications_muted",
-        "Stored messages that a mute holds back.",
-        ("channel",),
-        {(channel,): float(each.by_state.get("muted", 0)) for channel, each in channels.items()},
+        {(channel,): float(each.pending) for channel, each in channels.items()},
     )
     yield _gauge(
         "notifications_oldest_pending_seconds",

@@ -16,6 +16,7 @@ from storage.database.tables import (
     incidents,
     leases,
     models,
+    mutes,
     notifications,
     positions,
     sources,
@@ -27,6 +28,8 @@ from storage.database.tables import (
 
 SERVED_STATES = ("active", "shadow")
 """States of models that score events."""
+
+_LAST_STATISTICS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,19 +89,20 @@ class StreamMetricFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelFacts:
-    """Numbers of stored notifications of a channel by state, and the age of the oldest pending one."""
+    """Number of the pending notifications of a channel, and the age of the oldest one."""
 
-    by_state: Mapping[str, int]
+    pending: int
     oldest_pending_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricFacts:
-    """All stored facts at `now_us`, on the database's clock."""
+    """All stored facts at `now_us`, on the database's clock; `muted` is the number of messages that mutes held back."""
 
     now_us: int
     streams: Mapping[str, StreamMetricFacts]
     channels: Mapping[str, ChannelFacts]
+    muted: int
     jobs: Sequence[JobState]
     store_bytes: int | None
 
@@ -113,6 +117,7 @@ def read_metric_facts(db: Database, names: Collection[str]) -> MetricFacts:
             now_us=now_us,
             streams=_read_streams(conn, ids, now_us),
             channels=_read_channels(conn, now_us),
+            muted=int(conn.scalar(sa.select(sa.func.sum(mutes.c.held_back))) or 0),
             jobs=read_job_states(conn),
             store_bytes=_read_store_bytes(conn, db.dialect),
         )
@@ -169,10 +174,11 @@ def _read_expected(conn: Connection, stream_id: int) -> float | None:
 
 
 def _read_calibrations(conn: Connection, ids: Mapping[int, str]) -> dict[int, CalibrationFacts]:
+    # The largest time of each stream by the primary key; a GROUP BY would read all rows.
+    last_us = sa.select(sa.func.max(calibrations.c.at_us)).where(calibrations.c.stream_id == streams.c.id)
     newest = (
-        sa.select(calibrations.c.stream_id, sa.func.max(calibrations.c.at_us).label("at_us"))
-        .where(calibrations.c.stream_id.in_(ids))
-        .group_by(calibrations.c.stream_id)
+        sa.select(streams.c.id.label("stream_id"), last_us.scalar_subquery().label("at_us"))
+        .where(streams.c.id.in_(ids))
         .subquery()
     )
     rows = conn.execute(
@@ -244,11 +250,15 @@ def _read_holders(conn: Connection, now_us: int) -> dict[str, str]:
 
 
 def _read_drift(conn: Connection, ids: Mapping[int, str]) -> dict[int, dict[tuple[str, str], float]]:
-    """Return the largest |z| / limit of the newest verdict of each horizon, by horizon and statistic."""
+    """Return the largest |z| / limit of the newest verdict of each horizon, by horizon and statistic.
+
+    Only the last `_LAST_STATISTICS` rows of all streams are read.
+    """
     verdicts = drift_verdicts.c
+    is_recent = verdicts.id > sa.select(sa.func.max(verdicts.id) - _LAST_STATISTICS).scalar_subquery()
     newest = (
         sa.select(verdicts.stream_id, verdicts.horizon, sa.func.max(verdicts.window_end_us).label("end_us"))
-        .where(verdicts.stream_id.in_(ids))
+        .where(is_recent, verdicts.stream_id.in_(ids))
         .group_by(verdicts.stream_id, verdicts.horizon)
         .subquery()
     )
@@ -260,7 +270,7 @@ def _read_drift(conn: Connection, ids: Mapping[int, str]) -> dict[int, dict[tupl
             & (verdicts.horizon == newest.c.horizon)
             & (verdicts.window_end_us == newest.c.end_us),
         )
-        .where(verdicts.z.is_not(None), verdicts.limit > 0)
+        .where(is_recent, verdicts.z.is_not(None), verdicts.limit > 0)
     )
     found: dict[int, dict[tuple[str, str], float]] = {}
     for row in rows:
@@ -270,26 +280,20 @@ def _read_drift(conn: Connection, ids: Mapping[int, str]) -> dict[int, dict[tupl
 
 
 def _read_channels(conn: Connection, now_us: int) -> dict[str, ChannelFacts]:
-    counts: dict[str, dict[str, int]] = {}
     rows = conn.execute(
-        sa.select(notifications.c.channel, notifications.c.state, sa.func.count().label("n")).group_by(
-            notifications.c.channel, notifications.c.state
+        sa.select(
+            notifications.c.channel,
+            sa.func.count().label("n"),
+            sa.func.min(transitions.c.recorded_at_us).label("since_us"),
         )
-    )
-    for row in rows:
-        counts.setdefault(row.channel, {})[row.state] = row.n
-    oldest = conn.execute(
-        sa.select(notifications.c.channel, sa.func.min(transitions.c.recorded_at_us).label("since_us"))
         .join(transitions, transitions.c.id == notifications.c.transition_id)
-        .where(notifications.c.state == "pending")
+        # A literal, not a parameter: SQLite uses the index of pending notifications only for its own condition.
+        .where(notifications.c.state == sa.literal_column("'pending'"))
         .group_by(notifications.c.channel)
     )
-    since_us = {row.channel: row.since_us for row in oldest}
     return {
-        channel: ChannelFacts(
-            by_state=by_state, oldest_pending_s=max(0.0, (now_us - since_us.get(channel, now_us)) / 1e6)
-        )
-        for channel, by_state in counts.items()
+        row.channel: ChannelFacts(pending=row.n, oldest_pending_s=max(0.0, (now_us - row.since_us) / 1e6))
+        for row in rows
     }
 
 

@@ -15,6 +15,7 @@ from storage.control.window_facts import read_window_facts
 from storage.control.windows import WindowStore
 from storage.database import tables
 from storage.database.engine import Database
+from storage.queries.metric_facts import read_metric_facts
 from tests.integration.storage.commits import MINUTE, T0, ClaimedStream, claim_stream, seal
 from tests.integration.storage.step_counter import StepCounter
 from tests.integration.storage.threshold_rows import add_threshold_rows
@@ -112,6 +113,7 @@ def _periodic_reads(db: Database, stream_id: int, newest_us: int) -> dict[str, C
         "model of a window": lambda: drift.find_model_before(stream_id, newest_us),
         "arrival facts": lambda: SilenceStore(db).arrival_facts(stream_id),
         "next activation": lambda: read(lambda connection: find_next_activation(connection, stream_id)),
+        "facts of metrics": lambda: read_metric_facts(db, ["payments"]),
         "shadow model": lambda: ShadowStore(db).current(stream_id),
         "due notification": lambda: outbox.claim("log", 1),
         "notifications of unknown channels": lambda: outbox.give_up_unknown_channels({"log"}, 1),
