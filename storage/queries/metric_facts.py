@@ -166,7 +166,7 @@ def _read_threshold(conn: Connection, stream_id: int, at_us: int | None) -> Thre
 def _read_expected(conn: Connection, stream_id: int) -> float | None:
     expected: float | None = conn.scalar(
         sa.select(windows.c.expected)
-        .where(windows.c.stream_id == stream_id, windows.c.expected.is_not(None))
+        .where(windows.c.stream_id == stream_id, windows.c.judged_at_us.is_not(None))
         .order_by(windows.c.window_start_us.desc())
         .limit(1)
     )
@@ -197,7 +197,7 @@ def _read_calibrations(conn: Connection, ids: Mapping[int, str]) -> dict[int, Ca
 def _count_open_incidents(conn: Connection, ids: Mapping[int, str]) -> dict[int, dict[tuple[str, str], int]]:
     rows = conn.execute(
         sa.select(incidents.c.stream_id, incidents.c.kind, incidents.c.severity, sa.func.count().label("n"))
-        .where(incidents.c.stream_id.in_(ids), incidents.c.status == "open")
+        .where(incidents.c.stream_id.in_(ids), incidents.c.status == sa.literal_column("'open'"))
         .group_by(incidents.c.stream_id, incidents.c.kind, incidents.c.severity)
     )
     found: dict[int, dict[tuple[str, str], int]] = {}
@@ -287,7 +287,7 @@ def _read_channels(conn: Connection, now_us: int) -> dict[str, ChannelFacts]:
             sa.func.min(transitions.c.recorded_at_us).label("since_us"),
         )
         .join(transitions, transitions.c.id == notifications.c.transition_id)
-        # A literal, not a parameter: SQLite uses the index of pending notifications only for its own condition.
+        # A literal, as for open incidents: SQLite uses a partial index only for its own condition.
         .where(notifications.c.state == sa.literal_column("'pending'"))
         .group_by(notifications.c.channel)
     )
