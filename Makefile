@@ -11,7 +11,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m tests.servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: $(READY)
 	$(BIN)/ruff format --check .
@@ -41,7 +41,7 @@ bench: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long or not long" --timeout=3600
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long or not long" --timeout=3600
 	$(BIN)/python -m tests.simulation --database sqlite --seeds 20
 	$(BIN)/python -m tests.simulation --database postgresql --seeds 20
 	$(BIN)/python -m tests.faults.soak --database sqlite --kills 100 --freezes 0

@@ -14,6 +14,9 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
 _MARK_OF_FIXTURE = {"kafka_server": "kafka", "postgres_server": "postgres"}
+_LONGEST_FIRST = ("acceptance", "faults", "browser", "simulation", "integration")
+"""Folders of the tests with daemons, servers and browsers, in the order in which they start."""
+_TESTS = Path(__file__).parent
 _MEMORY_FOLDER = Path("/dev/shm")
 _MIN_FREE_BYTES = 2 << 30
 
@@ -53,6 +56,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, mark in _MARK_OF_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+    items.sort(key=_place_in_run)
+
+
+def _place_in_run(item: pytest.Item) -> int:
+    """Return the place of a test's folder: long files start first, so that no process waits for the other's last file.
+
+    The sort is stable, and the files of a folder keep their random order.
+    """
+    folder = item.path.relative_to(_TESTS).parts[0]
+    return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
 
 
 @pytest.fixture(autouse=True)
