@@ -7,9 +7,9 @@ from typing import Any
 
 from config.number_format import format_together
 from config.time_format import format_short_time
-from monitor.cli.output.explanations import EXPLANATIONS, MAX_SHOWN_RANGES
 from monitor.cli.output.reason_text import format_reasons
 from monitor.cli.output.tables import escape_unprintable, format_value
+from monitor.incidents.explanations import COMMAND_HINTS, EXPLANATIONS, MAX_SHOWN_RANGES
 from storage.queries.incident_report import IncidentReport, ReportedOutlier, ReportedTransition, ReportedVerb
 
 _MAX_SHOWN_EVENTS = 3
@@ -20,12 +20,9 @@ _WIDTH = 100
 def format_incident(report: IncidentReport) -> str:
     """Return why an incident opened, in about a screenful of text."""
     numbers = report.details.get("opened", {})
-    explain = EXPLANATIONS.get(report.kind)
     sections = [
         [_format_title(report), *_wrap_text(f"{report.summary}.")],
-        _format_section(
-            "Why it opened", map(escape_unprintable, explain(numbers)) if explain is not None and numbers else ()
-        ),
+        _format_section("Why it opened", map(escape_unprintable, _explain(report.kind, numbers))),
         _format_section("Suspect keys", map(_format_suspect_key, numbers.get("keys", ()))),
         _format_section("Events of highest energy in its first window", _format_top_events(report, numbers)),
         _format_section("Timeline", _format_timeline(report)),
@@ -46,6 +43,15 @@ def _format_title(report: IncidentReport) -> str:
     return escape_unprintable(
         f"Incident {report.id}: {kind} on {report.stream}, {report.severity}, {period}{judged}{taken}"
     )
+
+
+def _explain(kind: str, numbers: Mapping[str, Any]) -> Iterator[str]:
+    explain = EXPLANATIONS.get(kind)
+    if explain is None or not numbers:
+        return
+    yield from explain(numbers)
+    if kind in COMMAND_HINTS:
+        yield COMMAND_HINTS[kind]
 
 
 def _format_section(title: str, lines: Iterable[str]) -> list[str]:

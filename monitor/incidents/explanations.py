@@ -72,7 +72,6 @@ def _explain_slow_rise(numbers: Mapping[str, Any]) -> Iterator[str]:
         f"the slow rises' quarter of the false-alarm budget of {numbers['promise_per_week']:g} per week."
     )
     yield _describe_count_model(numbers["law"])
-    yield "If this is normal now, run `outrider accept`. The incident resolves when the rate has fallen again."
 
 
 def _explain_drift(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -86,7 +85,7 @@ def _explain_drift(numbers: Mapping[str, Any]) -> Iterator[str]:
             f"  |z| is above {horizon['limit']:.3g}, which a stationary stream exceeds in a horizon with a "
             f"probability of {horizon['alpha']:.2g}: drift's quarter of the false-alarm budget."
         )
-    yield f"Advice: {numbers['advice']}. If this is normal now, `outrider accept` makes these windows the new baseline."
+    yield f"Advice: {numbers['advice']}."
 
 
 def _describe_drifted(statistics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -146,7 +145,6 @@ def _explain_calibration(numbers: Mapping[str, Any]) -> Iterator[str]:
             f"Until the incident is accepted or a new model is fitted, the threshold is "
             f"{_format_number(numbers['limit']['value'])}, which assumes outliers."
         )
-    yield "If this is normal now, run `outrider accept`, or fit a new model with `outrider fit`."
 
 
 def _explain_silence(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -164,7 +162,6 @@ def _explain_stopped(numbers: Mapping[str, Any]) -> Iterator[str]:
             f"It had failed {numbers['failures']:,} time{'' if numbers['failures'] == 1 else 's'} since it last ran. "
             "It starts again from the stored positions after a back-off; the other streams are not affected."
         )
-    yield "`outrider status` shows the present reason."
 
 
 def _explain_dead_letters(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -172,7 +169,6 @@ def _explain_dead_letters(numbers: Mapping[str, Any]) -> Iterator[str]:
         f"{numbers['dead_letters']:,} of {numbers['records']:,} records of the window were rejected, "
         f"{numbers['share']:.1%}; more than {numbers['limit']:.1%} (alerts.max_dead_letter_ratio) is an incident."
     )
-    yield "The view dead_letter_history lists each with its reason, offset and first bytes."
 
 
 def _explain_late(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -218,3 +214,12 @@ EXPLANATIONS: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "gap": _explain_gap,
 }
 """The explanation by kind of incident. Incidents of other kinds have only a summary and numbers."""
+
+COMMAND_HINTS: Mapping[str, str] = {
+    "slow_rise": "If this is normal now, run `outrider accept`. The incident resolves when the rate has fallen again.",
+    "drift": "If this is normal now, `outrider accept` makes these windows the new baseline.",
+    "calibration": "If this is normal now, run `outrider accept`, or fit a new model with `outrider fit`.",
+    "stopped": "`outrider status` shows the present reason.",
+    "dead_letters": "The view dead_letter_history lists each with its reason, offset and first bytes.",
+}
+"""The next step on the command line by kind of incident. The page has buttons and panels in their place."""
