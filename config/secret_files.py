@@ -42,11 +42,19 @@ def _find_references(values: dict[str, Any]) -> Iterator[_SecretFileReference]:
     for name in channels:
         channel = _get_mapping(channels, name)
         if channel.get("type") == "webhook":
-            path = ("notify", "channels", name)
+            path: KeyPath = ("notify", "channels", name)
             for key in ("url", "secret"):
                 if key + _SUFFIX in channel:
                     yield _SecretFileReference(holder=channel, path=path, key=key, keeps_file_key=True)
             yield from _find_free_references(_get_mapping(channel, "headers"), (*path, "headers"))
+    server = _get_mapping(values, "server")
+    if "link_secret_file" in server:
+        yield _SecretFileReference(holder=server, path=("server",), key="link_secret", keeps_file_key=True)
+    tokens = server.get("tokens")
+    for number, token in enumerate(tokens if isinstance(tokens, list) else ()):
+        if isinstance(token, dict) and "token_file" in token:
+            path = ("server", "tokens", number)
+            yield _SecretFileReference(holder=token, path=path, key="token", keeps_file_key=True)
     # The client's own options ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile do not end in _file.
     yield from _find_free_references(_get_mapping(values, "kafka", "client"), ("kafka", "client"))
 

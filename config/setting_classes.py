@@ -132,6 +132,18 @@ _LOCAL_KEYS = (
     "logging.format",
     "metrics.listen",
     "metrics.partitions",
+    "server.listen",
+    "server.url",
+    "server.hosts",
+    "server.tokens.*.name",
+    "server.tokens.*.token",
+    "server.tokens.*.token_file",
+    "server.tokens.*.scopes",
+    "server.auth_proxy.header",
+    "server.auth_proxy.trusted_proxies",
+    "server.auth_proxy.scopes",
+    "server.link_secret",
+    "server.link_secret_file",
 )
 
 SETTING_CLASSES: Mapping[str, SettingClass] = {

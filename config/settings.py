@@ -22,6 +22,7 @@ from config.notify import (
     WebhookChannelSettings,
 )
 from config.section import Int, Section, raise_problems
+from config.server import AuthProxySettings, ServerSettings, TokenSettings
 from config.sources import (
     FileSourceSettings,
     KafkaSourceSettings,
@@ -44,6 +45,7 @@ from config.units import PositiveDuration, format_duration
 
 __all__ = [
     "AlertSettings",
+    "AuthProxySettings",
     "ChannelSettings",
     "DatabaseSettings",
     "DriftSettings",
@@ -59,6 +61,7 @@ __all__ = [
     "NotifySettings",
     "RetentionSettings",
     "RouteSettings",
+    "ServerSettings",
     "Settings",
     "SourceSettings",
     "StartPosition",
@@ -66,6 +69,7 @@ __all__ = [
     "SyntheticSourceSettings",
     "ThresholdSettings",
     "TimeSettings",
+    "TokenSettings",
     "WebhookChannelSettings",
     "WindowSettings",
     "config_schema",
@@ -160,6 +164,9 @@ class Settings(Section):
     metrics: MetricsSettings | None = Field(
         default=None, description="The endpoint of metrics and probes; absent: no endpoint."
     )
+    server: ServerSettings | None = Field(
+        default=None, description="The server of the API and the page in the daemon; absent: none in the daemon."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -222,6 +229,10 @@ class Settings(Section):
                     "secret": MASK if channel.secret else "",
                     "headers": dict.fromkeys(channel.headers, MASK),
                 }
+        if self.server is not None:
+            shown["server"]["link_secret"] = MASK if self.server.link_secret else ""
+            for token in shown["server"]["tokens"]:
+                token["token"] = MASK
         return shown
 
 

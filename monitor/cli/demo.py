@@ -5,6 +5,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,9 @@ _EVENTS = 432_000
 _EVENT_HOURS = 36  # a drift test needs a baseline of a whole day
 _REFRESH_S = 0.5
 _PLAIN_REFRESH_S = 5.0
+_LISTEN = "127.0.0.1:8080"
+_ANY_PORT = "127.0.0.1:0"
+"""For a demo beside a process that has the usual port."""
 
 
 @click.command(name="demo")
@@ -38,7 +43,32 @@ def command(ctx: click.Context, seconds: float, url: str | None, seed: int) -> N
     settings = build_demo_settings(name, url, seconds, seed)
     logging.getLogger().setLevel(logging.DEBUG if ctx.obj["debug"] else logging.CRITICAL)
     click.echo(f"A day and a half of synthetic events in about {seconds:.0f} s; stored in {mask_url(url)}")
-    _run_demo(settings, name)
+    with _serve_page(settings):
+        _run_demo(settings, name)
+
+
+@contextmanager
+def _serve_page(settings: "Settings") -> Iterator[None]:
+    """Serve the page of the demo during the block and print its address, where the page is installed."""
+    from config.errors import ConfigError
+    from config.server import ServerSettings
+    from monitor.cli.server_beside import load_page_server
+
+    for listen in (_LISTEN, _ANY_PORT):
+        try:
+            server = load_page_server(settings, ServerSettings(listen=listen))
+            server.start()
+        except ConfigError as error:
+            reason = str(error)
+        else:
+            click.echo(f"Its page is at {server.address} while it runs.")
+            try:
+                yield
+            finally:
+                server.stop()
+            return
+    click.echo(f"Without a page: {reason}")
+    yield
 
 
 def build_demo_settings(name: str, url: str, seconds: float, seed: int) -> "Settings":

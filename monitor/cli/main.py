@@ -16,6 +16,7 @@ COMMANDS = {
     "check": ("monitor.cli.check", "Validate the configuration, connect, and print the false-alarm budget."),
     "fit": ("monitor.cli.fit", "Fit a model on a file or on the stream's own first events."),
     "run": ("monitor.cli.run", "Run the daemon."),
+    "serve": ("monitor.cli.serve", "Serve the API and the page beside the daemon."),
     "score": ("monitor.cli.score", "Score a file with the active model; store nothing."),
     "status": ("monitor.cli.status", "Show the status of each stream."),
     "history": ("monitor.cli.history", "List scores from the history."),

@@ -10,6 +10,7 @@ from config.masking import mask_url
 from config.settings import LoggingSettings, Settings
 from monitor.cli.output.logs import set_up_logging
 from monitor.cli.run_status_line import show_status_line
+from monitor.cli.server_beside import serve_beside
 from monitor.cli.settings import load_settings, require_stream
 from monitor.daemon.signals import stop_on_signals
 
@@ -39,7 +40,7 @@ def command(ctx: click.Context, streams: tuple[str, ...], *, upgrade: bool, fail
         _log_start(settings, names)
         stop, reload = threading.Event(), threading.Event()
         # Before torch is loaded, so that a signal during the import is handled.
-        with stop_on_signals(stop.set, reload=reload.set):
+        with stop_on_signals(stop.set, reload=reload.set), serve_beside(settings):
             from monitor.daemon.daemon import Daemon
 
             Daemon(

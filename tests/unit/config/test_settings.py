@@ -65,7 +65,8 @@ def test_unknown_key_is_an_error_with_its_line_and_the_nearest_key(problem_of: P
 def test_unknown_key_without_a_near_match_lists_the_known_keys(problem_of: Problem) -> None:
     line = problem_of("zzz: 1\n" + ONE_STREAM)
     assert line.endswith(
-        "zzz: unknown key; known keys here: database, device, kafka, logging, metrics, notify, retention, streams"
+        "zzz: unknown key; known keys here: database, device, kafka, logging, metrics, notify, retention, server, "
+        "streams"
     )
 
 
@@ -161,7 +162,7 @@ def test_schema_contains_every_key_and_requires_streams() -> None:
     schema = config_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["required"] == ["streams"]
-    sections = {"database", "device", "kafka", "streams", "notify", "retention", "logging", "metrics"}
+    sections = {"database", "device", "kafka", "streams", "notify", "retention", "logging", "metrics", "server"}
     assert set(schema["properties"]) == sections
     window = schema["$defs"]["WindowSettings"]
     assert set(window["properties"]) == {"size", "grace", "idle_timeout", "ahead", "max_future"}

@@ -1,0 +1,1 @@
+"""Access: hosts, persons, scopes, sessions and headers."""

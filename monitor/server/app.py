@@ -1,0 +1,46 @@
+"""The application: routers, middleware, errors and static files."""
+
+from importlib import metadata
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from starlette.staticfiles import StaticFiles
+
+from config.metrics import split_address
+from monitor.server.access.headers import SecurityHeaders
+from monitor.server.access.hosts import HostCheck, allowed_hosts
+from monitor.server.api import streams
+from monitor.server.context import ServerContext
+from monitor.server.problems import add_error_handlers
+
+API_PREFIX = "/api/v1"
+_FOLDER = Path(__file__).parent
+_API_ROUTERS: tuple[APIRouter, ...] = (streams.router,)
+_PAGE_ROUTERS: tuple[APIRouter, ...] = ()
+
+
+def create_app(context: ServerContext, *, port: int | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        context: The shared values of all requests.
+        port: The port that the server listens on; None: that of `server.listen`.
+    """
+    app = FastAPI(
+        title="Outrider",
+        version=metadata.version("outrider"),
+        openapi_url=f"{API_PREFIX}/openapi.json",
+        # FastAPI's own pages load scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.context = context
+    for router in _API_ROUTERS:
+        app.include_router(router, prefix=API_PREFIX)
+    for router in _PAGE_ROUTERS:
+        app.include_router(router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=_FOLDER / "static", check_dir=False), name="static")
+    add_error_handlers(app)
+    app.add_middleware(HostCheck, hosts=allowed_hosts(context.server, port or split_address(context.server.listen)[1]))
+    app.add_middleware(SecurityHeaders)
+    return app

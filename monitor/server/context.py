@@ -1,0 +1,92 @@
+"""The values that all requests share: settings, database, access and the stop of the server."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from config.settings import ServerSettings, Settings
+from storage.database.engine import Database
+
+READ_CONNECTIONS = 4
+"""Connections for reads; requests beyond them wait in the order of their arrival."""
+
+
+class ServerContext:
+    """Shared values of all requests. The databases are opened at the first use and closed by `close`.
+
+    Args:
+        settings: All settings.
+        server: The settings of the server; by default those of the file.
+        clock_s: Seconds since 1970, for the expiry of sessions and for rate limits.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        server: ServerSettings | None = None,
+        *,
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.server = server or settings.server or ServerSettings()
+        self.clock_s = clock_s
+        self.stopping = threading.Event()
+        """Set before the server stops, so that live connections end."""
+        self._lock = threading.Lock()
+        self._reads: Database | None = None
+        self._writes: Database | None = None
+
+    @property
+    def reads(self) -> Database:
+        """Return the database, opened read-only.
+
+        Raises:
+            ConfigError: There is no database yet.
+            SchemaMismatch: The database has another schema than this version.
+            StorageUnavailable: The database does not answer.
+        """
+        with self._lock:
+            if self._reads is None:
+                self._reads = self._open(read_only=True)
+            return self._reads
+
+    @property
+    def writes(self) -> Database:
+        """Return the database, opened for actions; raises as `reads`."""
+        with self._lock:
+            if self._writes is None:
+                self._writes = self._open(read_only=False)
+            return self._writes
+
+    def _open(self, *, read_only: bool) -> Database:
+        if not read_only:
+            # A read-only connection does not create a database that is missing.
+            self._open(read_only=True).close()
+        database = Database(self.settings.database.url, read_only=read_only, connections=READ_CONNECTIONS)
+        try:
+            database.check_schema()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def close(self) -> None:
+        """Close the databases."""
+        with self._lock:
+            for database in (self._reads, self._writes):
+                if database is not None:
+                    database.close()
+            self._reads = self._writes = None
+
+
+def _context_of(connection: HTTPConnection) -> ServerContext:
+    context: ServerContext = connection.app.state.context
+    return context
+
+
+Context = Annotated[ServerContext, Depends(_context_of)]
+"""The shared values, as a parameter of an endpoint."""

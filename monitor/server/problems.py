@@ -1,0 +1,116 @@
+"""Errors of the API as `application/problem+json` (RFC 9457)."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from config.errors import ConfigError, OutriderError, SchemaMismatch, StorageUnavailable
+
+log = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+_RETRY_AFTER_S = 2
+
+
+class InvalidPart(BaseModel):
+    """A part of a request that is not valid."""
+
+    where: str = Field(description="The parameter, header or field of the body, dotted.")
+    message: str = Field(description="The reason.")
+
+
+class Problem(BaseModel):
+    """An error of the API (RFC 9457)."""
+
+    type: str = Field(default="about:blank", description="Always about:blank: the status says the kind.")
+    title: str = Field(description="The name of the status.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="The problem, its place and a remedy.")
+    errors: list[InvalidPart] | None = Field(default=None, description="The invalid parts of the request.")
+
+
+class ApiError(Exception):
+    """An error with an HTTP status, answered as a problem.
+
+    Args:
+        status: The HTTP status.
+        detail: The problem, its place and a remedy.
+        headers: Additional headers of the answer.
+        extra: Additional members of the problem.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+
+def problem_response(
+    status: int, detail: str, *, headers: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None
+) -> Response:
+    """Return the answer of an error."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    body = problem.model_dump(exclude_none=True) | dict(extra or {})
+    return JSONResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Have every error of the application answered as a problem."""
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(OutriderError, _answer_outrider_error)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def _answer_api_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return problem_response(error.status, error.detail, headers=error.headers, extra=error.extra)
+
+
+def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    details = {
+        404: f"there is no {request.url.path}",
+        405: f"{request.url.path} does not take {request.method}",
+    }
+    return problem_response(error.status_code, details.get(error.status_code, str(error.detail)), headers=error.headers)
+
+
+def _answer_invalid_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    parts = [
+        {"where": ".".join(str(each) for each in part["loc"]), "message": str(part["msg"])} for part in error.errors()
+    ]
+    detail = "; ".join(f"{each['where']}: {each['message']}" for each in parts)
+    return problem_response(422, detail, extra={"errors": parts})
+
+
+def _answer_outrider_error(_request: Request, error: Exception) -> Response:
+    if isinstance(error, StorageUnavailable):
+        return problem_response(503, str(error), headers={"Retry-After": str(_RETRY_AFTER_S)})
+    if isinstance(error, SchemaMismatch | ConfigError):
+        return problem_response(503, str(error))
+    return _answer_unexpected(_request, error)
+
+
+def _answer_unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed.", request.method, request.url.path, exc_info=error, extra={"action": "server"})
+    return problem_response(500, "an unexpected error; the log of the server has it")
