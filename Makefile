@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WEB := monitor/server/web
 
-.PHONY: run test quick unit check docs audit bench soak gpu clean
+.PHONY: run test quick unit check docs web audit bench soak gpu clean
 
 run: $(READY)
 	$(BIN)/outrider demo
@@ -32,6 +33,10 @@ check: $(READY) docs
 docs: $(READY)
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+# The script of the page. The built bundle is committed: only a change of its sources needs node.
+web:
+	cd $(WEB) && npm ci --ignore-scripts && npm run check && npm test && npm run build
 
 audit: $(READY)
 	.ci/audit
