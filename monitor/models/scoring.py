@@ -205,17 +205,23 @@ def explain_events(
         events: Features by name, as outliers are stored; missing ones are replaced by the training mean.
         top: The number of lines for each event; features that move together are on one line.
     """
-    dtype = model.feature_dtype
-    names = model.record.feature_names if model.derivation is None else model.derivation.names
-    x = np.array([[event.get(name, np.nan) for name in names] for event in events], dtype)
-    if model.feature_means is not None:
-        x = np.where(np.isnan(x), model.feature_means, x).astype(dtype)
-    explanations = model.detector.explain(x).line_rows(top)
+    explanations = model.detector.explain(to_inputs(model, events)).line_rows(top)
     # JSON has no infinity, and PostgreSQL rejects invalid JSON.
     return [
         [{name: _to_json_value(value) for name, value in reason.items()} for reason in reasons]
         for reasons in explanations
     ]
+
+
+def to_inputs(model: LoadedModel, events: Sequence[Mapping[str, float | None]]) -> Floats:
+    """Return the model's inputs, (n, D), from features by name; missing ones are replaced by the training mean."""
+    dtype = model.feature_dtype
+    names = model.record.feature_names if model.derivation is None else model.derivation.names
+    # A stored null is a missing value; numpy reads None as NaN.
+    x = np.array([[event.get(name, np.nan) for name in names] for event in events], dtype)
+    if model.feature_means is not None:
+        x = np.where(np.isnan(x), model.feature_means, x).astype(dtype)
+    return x
 
 
 def _to_json_value(value: float | str | tuple[float, ...]) -> float | str | list[float] | None:
