@@ -1,115 +1,24 @@
-"""Settings of notification channels and routes."""
+"""Settings of notifications: channels by name, and routes of incidents to them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from config.section import Int, Names, Section, raise_problems, split_list
-from config.units import PositiveDuration, format_duration
+from config.channels.log import LogChannelSettings
+from config.channels.registration import ChannelSettings
+from config.section import Names, Section, raise_problems, split_list
+from config.units import PositiveDuration
 
 _CHANNEL_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_-]*$")
-_HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-_HEADER_VALUE = re.compile(r"^[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?$")
-_URL_CHARACTERS = re.compile(r"^[\x21-\x7e]+$")
-_MAX_TIMEOUT = timedelta(minutes=5)
-_RESERVED_HEADERS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "idempotency-key",
-        "outrider-signature",
-        "outrider-timestamp",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
-"""Headers set by Outrider. A second value of one of these would make a request ambiguous."""
 
 IncidentKind = Literal[
     "spike", "slow_rise", "drift", "calibration", "silence", "stopped", "dead_letters", "late", "stalled", "gap"
 ]
 Severity = Literal["warning", "critical"]
-
-
-class LogChannelSettings(Section):
-    """A channel that writes each notification to the log."""
-
-    type: Literal["log"]
-
-
-class WebhookChannelSettings(Section):
-    """A channel that posts each notification to a URL as JSON."""
-
-    type: Literal["webhook"]
-    url: str = Field(default="", repr=False, description="The URL to post to, http:// or https://.")
-    url_file: Path | None = Field(default=None, description="A file with the URL.")
-    secret: str = Field(
-        default="",
-        repr=False,
-        description="The secret that signs each request (HMAC-SHA256). Empty: requests are not signed.",
-    )
-    secret_file: Path | None = Field(default=None, description="A file with the secret.")
-    headers: dict[str, str] = Field(
-        default={}, repr=False, description="Additional headers. NAME_file: PATH reads the value of NAME from a file."
-    )
-    timeout: PositiveDuration = Field(default=timedelta(seconds=10), description="Timeout of one whole request.")
-    concurrency: Int = Field(default=4, ge=1, le=32, description="The maximum number of simultaneous requests.")
-
-    @model_validator(mode="after")
-    def _check_request(self) -> "WebhookChannelSettings":
-        raise_problems([*_url_problems(self.url), *_header_problems(self.headers), *self._timeout_problems()])
-        return self
-
-    def _timeout_problems(self) -> Iterator[tuple[str, str]]:
-        if self.timeout > _MAX_TIMEOUT:
-            yield "timeout", f"must be at most {format_duration(_MAX_TIMEOUT)}"
-
-
-def _url_problems(url: str) -> Iterator[tuple[str, str]]:
-    """Yield the problems of a URL. The URL is a secret and is not included in the messages."""
-    if not url:
-        yield "url", "is missing; a webhook needs url or url_file"
-        return
-    if not _URL_CHARACTERS.fullmatch(url):
-        yield "url", "contains a space or a non-ASCII character; write it percent-encoded"
-        return
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        yield "url", "has a port or a bracket that cannot be read; write http://HOST:PORT/PATH"
-        return
-    if parts.scheme not in {"http", "https"} or not host or port == 0:
-        yield "url", "must be an http:// or https:// address"
-
-
-def _header_problems(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the problems of headers. Their values may be secrets and are not included in the messages."""
-    for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name):
-            yield "headers", f"{name!r} is not a valid header name; use letters, digits and -"
-        elif name.lower() in _RESERVED_HEADERS:
-            yield f"headers.{name}", "is set by Outrider itself; leave it out"
-        elif not _HEADER_VALUE.fullmatch(value):
-            yield f"headers.{name}", "has an invalid value; use one line of ASCII"
-    lower = [name.lower() for name in headers]
-    for duplicate in sorted({name for name in lower if lower.count(name) > 1}):
-        yield "headers", f"contains {duplicate!r} twice; leave one out"
-
-
-ChannelSettings = Annotated[LogChannelSettings | WebhookChannelSettings, Field(discriminator="type")]
 
 
 class MatchSettings(Section):
@@ -158,7 +67,7 @@ class NotifySettings(Section):
             if not _CHANNEL_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a channel name; use letters, digits, _ and -, a letter first")
             if name == "log" and not isinstance(channel, LogChannelSettings):
-                raise ValueError("'log' is always the log; give the webhook another name")
+                raise ValueError("'log' is always the log; give the channel another name")
         return channels
 
     @model_validator(mode="after")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config.channels.base import ChannelSection
+from config.channels.registration import CHANNEL_TYPES
 from config.document import Document, KeyPath
 from config.environment import Problems
 from config.masking import Secret
@@ -41,12 +43,13 @@ def _find_references(values: dict[str, Any]) -> Iterator[_SecretFileReference]:
     channels = _get_mapping(values, "notify", "channels")
     for name in channels:
         channel = _get_mapping(channels, name)
-        if channel.get("type") == "webhook":
-            path: KeyPath = ("notify", "channels", name)
-            for key in ("url", "secret"):
-                if key + _SUFFIX in channel:
-                    yield _SecretFileReference(holder=channel, path=path, key=key, keeps_file_key=True)
-            yield from _find_free_references(_get_mapping(channel, "headers"), (*path, "headers"))
+        kind = CHANNEL_TYPES.get(str(channel.get("type")), ChannelSection)
+        path: KeyPath = ("notify", "channels", name)
+        for key in kind.secret_keys:
+            if key + _SUFFIX in channel:
+                yield _SecretFileReference(holder=channel, path=path, key=key, keeps_file_key=True)
+        for key in kind.secret_mappings:
+            yield from _find_free_references(_get_mapping(channel, key), (*path, key))
     server = _get_mapping(values, "server")
     if "link_secret_file" in server:
         yield _SecretFileReference(holder=server, path=("server",), key="link_secret", keeps_file_key=True)

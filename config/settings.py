@@ -9,18 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from config.channels.log import LogChannelSettings
+from config.channels.registration import ChannelSettings
+from config.channels.webhook import WebhookChannelSettings
 from config.kafka import KafkaSettings
 from config.logs import LoggingSettings
-from config.masking import MASK, mask_options, mask_url, mask_webhook
+from config.masking import MASK, mask_options, mask_url
 from config.metrics import MetricsSettings
-from config.notify import (
-    ChannelSettings,
-    LogChannelSettings,
-    MatchSettings,
-    NotifySettings,
-    RouteSettings,
-    WebhookChannelSettings,
-)
+from config.notify import MatchSettings, NotifySettings, RouteSettings
 from config.section import Int, Section, raise_problems
 from config.server import AuthProxySettings, ServerSettings, TokenSettings
 from config.sources import (
@@ -223,12 +219,7 @@ class Settings(Section):
         shown["database"]["url"] = mask_url(self.database.url)
         shown["kafka"]["client"] = mask_options(self.kafka.client)
         for name, channel in self.notify.channels.items():
-            if isinstance(channel, WebhookChannelSettings):
-                shown["notify"]["channels"][name] |= {
-                    "url": mask_webhook(channel.url),
-                    "secret": MASK if channel.secret else "",
-                    "headers": dict.fromkeys(channel.headers, MASK),
-                }
+            shown["notify"]["channels"][name] = channel.masked()
         if self.server is not None:
             shown["server"]["link_secret"] = MASK if self.server.link_secret else ""
             for token in shown["server"]["tokens"]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from config.channels.registration import CHANNEL_TYPES
 from config.document import Document, KeyPath, format_path
 from config.masking import Secret
 from config.schema_keys import suggest_key
@@ -103,7 +104,10 @@ def _describe_plain(detail: ErrorDetails, context: Mapping[str, Any]) -> str:
 
 
 def _known_types(path: KeyPath) -> str:
-    return "kafka, file or synthetic" if path[-1] == "source" else "log or webhook"
+    if path[-1] == "source":
+        return "kafka, file or synthetic"
+    *others, last = CHANNEL_TYPES
+    return f"{', '.join(others)} or {last}"
 
 
 def _describe_choice(value: object, listed: str) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from config.errors import ConfigError, OutriderError
-from config.masking import mask_webhook
-from config.notify import NotifySettings, WebhookChannelSettings, suggest_channel
+from config.notify import NotifySettings, suggest_channel
 from config.time_format import format_optional_time
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import open_database
@@ -58,19 +57,19 @@ def test(ctx: click.Context, channel: str) -> None:
     if channel != "log" and channel not in settings.notify.channels:
         raise ConfigError(f"there is no channel {channel!r}; {suggest_channel(channel, settings.notify.channels)}")
     from monitor.cli.output.logs import set_up_logging
-    from monitor.notify.sender import build_channels
+    from monitor.notify.channels import build_channels
 
     set_up_logging("debug" if ctx.obj["debug"] else "info")
     started_s = time.monotonic()
-    answer = build_channels(settings.notify)[channel].send(_build_test_message(channel))
+    answer = build_channels(settings)[channel].send(_build_test_message(channel))
     took_ms = (time.monotonic() - started_s) * 1e3
     target = _channel_target(settings.notify, channel)
     if answer.outcome != "delivered":
         consequence = "would be retried" if answer.outcome == "retry" else "would be given up at once"
         raise OutriderError(
-            f"channel {channel} ({target}) did not accept the message: {answer.reason}; it {consequence}"
+            f"channel {channel} ({target}) did not accept the message: {answer.detail}; it {consequence}"
         )
-    click.echo(f"{channel} ({target}): {answer.reason} in {took_ms:.0f} ms")
+    click.echo(f"{channel} ({target}): {answer.detail} in {took_ms:.0f} ms")
 
 
 @command.command(name="schema")
@@ -104,7 +103,7 @@ def _channel_type(settings: NotifySettings, name: str) -> str:
 
 def _channel_target(settings: NotifySettings, name: str) -> str:
     channel = settings.channels.get(name)
-    return mask_webhook(channel.url) if isinstance(channel, WebhookChannelSettings) else "the log"
+    return "the log" if channel is None else channel.target
 
 
 def _build_test_message(channel: str) -> Message:
@@ -123,5 +122,7 @@ def _build_test_message(channel: str) -> Message:
         at_us=now_us,
         summary=f"this is a test of the channel {channel} by `outrider notify test`; there is no incident",
         details={},
+        sequence=0,
+        opened_at_us=now_us,
         test=True,
     )

@@ -122,7 +122,7 @@ class LiveNotifications:
         self._settings = settings.notify
         self._outbox = outbox
         self.counts = DeliveryCounts()
-        self._sender = NotificationSender.from_settings(settings.notify, outbox, self.counts)
+        self._sender = NotificationSender.from_settings(settings, outbox, self.counts)
 
     def start(self) -> None:
         """Start the sender threads."""
@@ -134,10 +134,8 @@ class LiveNotifications:
 
     def replace(self, settings: Settings) -> None:
         """Replace routes and channels. A message that is being sent is completed by the former channel."""
-        before, self._sender = (
-            self._sender,
-            NotificationSender.from_settings(settings.notify, self._outbox, self.counts),
-        )
+        before = self._sender
+        self._sender = NotificationSender.from_settings(settings, self._outbox, self.counts)
         self._sender.start()
         self._settings = settings.notify
         before.stop(0.0)

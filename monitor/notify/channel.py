@@ -1,28 +1,15 @@
-"""Notification channels: the protocol, the result of an attempt, and the log channel."""
+"""Notification channels: the protocol, and the log channel."""
 
 import logging
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from monitor.notify.delivery import DeliveryResult, delivered
 from storage.control.outbox import Message
 
 log = logging.getLogger("outrider.incidents")
 
 _LOG_LEVELS = {"critical": logging.ERROR, "warning": logging.WARNING}
 _LOG_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryResult:
-    """The result of one attempt to deliver a message.
-
-    `reason` describes the answer and contains no secret. `retry_after_s` is the delay that the receiver requests before
-    the next attempt; only `retry` has one.
-    """
-
-    outcome: Literal["delivered", "retry", "refused"]
-    reason: str
-    retry_after_s: float | None = None
 
 
 class Channel(Protocol):
@@ -63,7 +50,7 @@ class LogChannel:
                 "details": message.details,
             },
         )
-        return DeliveryResult(outcome="delivered", reason="logged")
+        return delivered("logged")
 
 
 def format_message(message: Message) -> str:

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from monitor.notify.delivery import FailureReason
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryNumbers:
-    """Delivered messages, failed attempts by channel and outcome (`retry`, `refused`), and messages given up."""
+    """Delivered messages, failed attempts by channel and reason, and messages given up."""
 
     delivered: Mapping[str, int]
     failed: Mapping[tuple[str, str], int]
@@ -29,10 +31,10 @@ class DeliveryCounts:
         with self._lock:
             self._delivered[channel] += 1
 
-    def count_failure(self, channel: str, outcome: str, *, is_given_up: bool) -> None:
+    def count_failure(self, channel: str, reason: FailureReason, *, is_given_up: bool) -> None:
         """Count a failed attempt."""
         with self._lock:
-            self._failed[channel, outcome] += 1
+            self._failed[channel, reason.value] += 1
             self._dead[channel] += is_given_up
 
     def read(self) -> DeliveryNumbers:

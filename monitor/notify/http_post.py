@@ -21,13 +21,23 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProxyError
 
+from monitor.notify.delivery import FailureReason
+
 _EXCERPT_BYTES = 2_000
 _BODY_TIMEOUT_S = 1.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class PostError(Exception):
-    """The request got no answer; the message names the reason and holds no secret."""
+    """The request got no answer; the message holds no secret.
+
+    Attributes:
+        reason: `timeout`, `connection` or `tls`.
+    """
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +114,9 @@ def post(target: PostTarget, body: bytes, headers: Mapping[str, str], timeout_s:
             body_excerpt=exchange.wait_for_excerpt(deadline_s - time.monotonic()),
         )
     except TimeoutError as error:
-        raise PostError(f"{target.place} has not answered within {timeout_s:g} s") from error
+        raise PostError(FailureReason.TIMEOUT, f"{target.place} has not answered within {timeout_s:g} s") from error
     except (HTTPError, http.client.HTTPException, OSError) as error:
-        raise PostError(_explain_failure(error, target, proxy, timeout_s)) from error
+        raise PostError(*_explain_failure(error, target, proxy, timeout_s)) from error
     finally:
         exchange.abort()
 
@@ -250,7 +260,9 @@ def _build_proxy_headers(proxy: str) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(unquote_to_bytes(user_info)).decode()}"}
 
 
-def _explain_failure(error: Exception, target: PostTarget, proxy: str | None, timeout_s: float) -> str:
+def _explain_failure(
+    error: Exception, target: PostTarget, proxy: str | None, timeout_s: float
+) -> tuple[FailureReason, str]:
     """Return why a request failed, without the path and the credentials of its address."""
     host, place = target.host, target.place
     if isinstance(error, ProxyError) and proxy is not None:
@@ -259,22 +271,22 @@ def _explain_failure(error: Exception, target: PostTarget, proxy: str | None, ti
         place = f"the proxy {host}" if parts.port is None else f"the proxy {host}:{parts.port}"
     match _root_cause(error):
         case TimeoutError():
-            reason = f"{place} has not answered within {timeout_s:g} s"
+            return FailureReason.TIMEOUT, f"{place} has not answered within {timeout_s:g} s"
         case socket.gaierror() as cause:
-            reason = f"the host {host} cannot be found: {cause.strerror}"
+            text = f"the host {host} cannot be found: {cause.strerror}"
         case ssl.SSLCertVerificationError() as cause:
             advice = "SSL_CERT_FILE may name another authority"
-            reason = f"the certificate of {place} is not accepted: {cause.verify_message}; {advice}"
+            return FailureReason.TLS, f"the certificate of {place} is not accepted: {cause.verify_message}; {advice}"
         case ssl.SSLError() as cause:
-            reason = f"TLS with {place} failed: {cause.reason or cause}"
+            return FailureReason.TLS, f"TLS with {place} failed: {cause.reason or cause}"
         case http.client.HTTPException() as cause:
-            reason = f"the answer of {place} is not HTTP: {type(cause).__name__}"
+            text = f"the answer of {place} is not HTTP: {type(cause).__name__}"
         case OSError() as cause:
-            reason = f"{place}: {cause.strerror or cause}"
+            text = f"{place}: {cause.strerror or cause}"
         case cause:
             # The text of other errors may quote the address, which can be a secret.
-            reason = f"{place}: {type(cause).__name__}"
-    return reason
+            text = f"{place}: {type(cause).__name__}"
+    return FailureReason.CONNECTION, text
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from config.errors import StorageUnavailable
-from config.notify import LogChannelSettings as LogSettings
-from config.notify import NotifySettings
+from config.settings import Settings
 from config.units import to_us
 from monitor.notify.backoff import next_attempt_us
-from monitor.notify.channel import Channel, DeliveryResult, LogChannel
+from monitor.notify.channel import Channel
+from monitor.notify.channels import build_channels
+from monitor.notify.delivery import DeliveryResult, FailureReason, retry
 from monitor.notify.delivery_counts import DeliveryCounts
-from monitor.notify.webhook import Webhook
 from storage.control.outbox import Message, Outbox
 
 log = logging.getLogger(__name__)
@@ -24,15 +24,6 @@ _POLL_INTERVAL_S = 1.0
 _LEASE_MARGIN_S = 5.0
 _RECORD_RETRY_INTERVAL_S = 0.5
 _RECORD_TIMEOUT_S = 60.0
-
-
-def build_channels(settings: NotifySettings) -> dict[str, Channel]:
-    """Build the configured channels, by name; `log` is always one of them."""
-    named: dict[str, Channel] = {
-        name: LogChannel() if isinstance(channel, LogSettings) else Webhook(channel)
-        for name, channel in settings.channels.items()
-    }
-    return {"log": LogChannel()} | named
 
 
 def deliver_next(outbox: Outbox, name: str, channel: Channel, deadline_us: int) -> bool:
@@ -61,7 +52,7 @@ def send_message(channel: Channel, message: Message) -> DeliveryResult:
         log.exception(
             "Channel %s failed unexpectedly.", message.channel, extra={"action": "notify", "channel": message.channel}
         )
-        return DeliveryResult(outcome="retry", reason=f"unexpected {type(error).__name__}")
+        return retry(FailureReason.UNKNOWN, f"unexpected {type(error).__name__}")
 
 
 def record_result(
@@ -85,8 +76,8 @@ def record_result(
             wait_us=None if result.retry_after_s is None else int(result.retry_after_s * 1e6),
         )
 
-    wait_us = outbox.mark_failed(message, result.reason, decide)
-    counts.count_failure(message.channel, result.outcome, is_given_up=wait_us is None)
+    wait_us = outbox.mark_failed(message, result.detail, decide)
+    counts.count_failure(message.channel, result.reason or FailureReason.UNKNOWN, is_given_up=wait_us is None)
     _log_failure(message, result, wait_us)
 
 
@@ -101,7 +92,7 @@ def _log_failure(message: Message, result: DeliveryResult, wait_us: int | None) 
         message.transition,
         message.incident_id,
         message.attempt,
-        result.reason,
+        result.detail,
         consequence,
         extra={
             "action": "notify",
@@ -109,6 +100,7 @@ def _log_failure(message: Message, result: DeliveryResult, wait_us: int | None) 
             "notification": message.id,
             "incident": message.incident_id,
             "attempt": message.attempt,
+            "reason": result.reason,
         },
     )
 
@@ -131,10 +123,10 @@ class NotificationSender:
 
     @classmethod
     def from_settings(
-        cls, settings: NotifySettings, outbox: Outbox, counts: DeliveryCounts | None = None
+        cls, settings: Settings, outbox: Outbox, counts: DeliveryCounts | None = None
     ) -> "NotificationSender":
         """Build the sender of the configured channels."""
-        return cls(outbox, build_channels(settings), deadline_us=to_us(settings.deadline), counts=counts)
+        return cls(outbox, build_channels(settings), deadline_us=to_us(settings.notify.deadline), counts=counts)
 
     def start(self) -> None:
         """Start a thread for each channel."""

@@ -17,7 +17,9 @@ from storage.database.tables import incidents, notifications, streams, transitio
 class Message:
     """One delivery attempt of a notification.
 
-    `id` is the same in every attempt. `attempt` counts from 1. `test` marks a message that belongs to no incident.
+    `id` is the same in every attempt. `attempt` counts from 1. `sequence` grows with the transitions of an incident.
+    `opened_at_us` is the event time at which the incident was opened first. `test` marks a message that belongs to no
+    incident.
     """
 
     id: str
@@ -33,6 +35,8 @@ class Message:
     at_us: int
     summary: str
     details: Mapping[str, Any]
+    sequence: int
+    opened_at_us: int
     test: bool = False
 
 
@@ -199,7 +203,9 @@ def _read_message(conn: sa.Connection, message_id: str) -> Message:
             streams.c.name,
             incidents.c.id.label("incident_id"),
             incidents.c.kind,
+            incidents.c.opened_at_us,
             sa.func.coalesce(transitions.c.severity, incidents.c.severity).label("severity"),
+            transitions.c.id.label("sequence"),
             transitions.c.transition,
             transitions.c.window_start_us,
             transitions.c.at_us,
@@ -225,6 +231,8 @@ def _read_message(conn: sa.Connection, message_id: str) -> Message:
         at_us=row.at_us,
         summary=row.summary,
         details=json.loads(row.details or "{}"),
+        sequence=row.sequence,
+        opened_at_us=row.opened_at_us,
     )
 
 

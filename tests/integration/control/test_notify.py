@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 import sqlalchemy as sa
 
-from config.notify import NotifySettings
-from monitor.notify.channel import DeliveryResult, LogChannel
-from monitor.notify.sender import NotificationSender, build_channels, deliver_next
+from config.settings import Settings
+from monitor.notify.channel import LogChannel
+from monitor.notify.channels import build_channels
+from monitor.notify.delivery import DeliveryResult, FailureReason, delivered, refuse, retry
+from monitor.notify.sender import NotificationSender, deliver_next
 from monitor.notify.webhook import Webhook
 from storage.control.outbox import Message, Outbox
 from storage.control.records import Judgement, WindowFacts
@@ -58,6 +60,12 @@ def notify_incidents(db: Database, stream_id: int, source: CommittingSource, con
     return judge
 
 
+def settings_with(channels: dict[str, dict[str, object]]) -> Settings:
+    """Return a configuration with these channels."""
+    streams = {"payments": {"source": {"type": "synthetic"}}}
+    return Settings.model_validate({"streams": streams, "notify": {"channels": channels}})
+
+
 def claim_all(outbox: Outbox, channel: str) -> list[Message]:
     """Claim all that is due on a channel."""
     claimed = []
@@ -102,10 +110,10 @@ class ScriptedChannel(LogChannel):
 
     def send(self, message: Message) -> DeliveryResult:
         self.sent.append(message)
-        return self.answers.pop(0) if self.answers else DeliveryResult(outcome="delivered", reason="ok")
+        return self.answers.pop(0) if self.answers else delivered("ok")
 
 
-UNAVAILABLE = DeliveryResult(outcome="retry", reason="answered 503")
+UNAVAILABLE = retry(FailureReason.SERVER_ERROR, "answered 503")
 
 
 def test_the_outbox_returns_due_messages_in_order_of_their_transitions(
@@ -198,7 +206,7 @@ def test_a_refused_message_is_given_up_at_once_with_the_reason(
     db: Database, notify_incidents: NotifyIncidents, caplog: pytest.LogCaptureFixture
 ) -> None:
     notify_incidents("ops")
-    refused = DeliveryResult(outcome="refused", reason="answered 401: who are you?")
+    refused = refuse(FailureReason.AUTH, "answered 401: who are you?")
     deliver_next(Outbox(db), "ops", ScriptedChannel(refused), DAY_US)
     assert notification_states(db) == [("ops", "dead", 1, "answered 401: who are you?")]
     assert caplog.records[-1].levelno == logging.ERROR
@@ -316,6 +324,8 @@ def test_log_levels_follow_severity_and_transition(
         at_us=T0,
         summary="-",
         details={},
+        sequence=1,
+        opened_at_us=T0,
     )
     with caplog.at_level(logging.INFO, "outrider.incidents"):
         LogChannel().send(message)
@@ -338,7 +348,7 @@ def test_messages_of_a_removed_channel_are_given_up_after_the_deadline(
 
 def test_channels_are_built_by_name_together_with_the_log() -> None:
     channels = {"ops": {"type": "log"}, "hook": {"type": "webhook", "url": "http://127.0.0.1/"}}
-    made = build_channels(NotifySettings.model_validate({"channels": channels}))
+    made = build_channels(settings_with(channels))
     assert {name: type(channel) for name, channel in made.items()} == {
         "log": LogChannel,
         "ops": LogChannel,
@@ -396,7 +406,7 @@ def test_the_resolution_goes_to_the_channels_that_got_the_opening_at_any_age(
 def test_messages_are_counted_by_channel_and_state(db: Database, notify_incidents: NotifyIncidents) -> None:
     notify_incidents("ops", "log", kinds=("spike", "gap"))
     outbox = Outbox(db)
-    deliver_next(outbox, "ops", ScriptedChannel(DeliveryResult(outcome="refused", reason="answered 404")), DAY_US)
+    deliver_next(outbox, "ops", ScriptedChannel(refuse(FailureReason.CLIENT_ERROR, "answered 404")), DAY_US)
     deliver_next(outbox, "log", LogChannel(), DAY_US)
     counts = outbox.count_by_channel()
     ops, log = counts["ops"], counts["log"]
@@ -409,7 +419,7 @@ def test_messages_are_counted_by_channel_and_state(db: Database, notify_incident
 def make_sender(db: Database, receiver: WebhookReceiver, **settings: object) -> NotificationSender:
     """Return a sender to a receiver as the channel `ops`, besides the log."""
     ops = {"type": "webhook", "url": receiver.url} | settings
-    return NotificationSender.from_settings(NotifySettings.model_validate({"channels": {"ops": ops}}), Outbox(db))
+    return NotificationSender.from_settings(settings_with({"ops": ops}), Outbox(db))
 
 
 def test_the_sender_delivers_due_messages_before_it_stops(

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from config.settings import NotifySettings, Settings, WebhookChannelSettings
+from config.channels.webhook import WebhookChannelSettings
+from config.settings import NotifySettings, Settings
 
 from .conftest import ONE_STREAM
 
@@ -113,7 +114,7 @@ def test_log_channel_can_be_in_a_route(notify: Notify) -> None:
     ("keys", "message"),
     [
         (f"{CHANNELS}, routes: [{{channels: [bb]}}]", "there is no channel 'bb'; did you mean b?"),
-        ("channels: {log: {" + WEBHOOK + "}}", "'log' is always the log; give the webhook another name"),
+        ("channels: {log: {" + WEBHOOK + "}}", "'log' is always the log; give the channel another name"),
         ("channels: {ops: {type: webhook, url: 'http://h:99999/x'}}", "ops.url: has a port or a bracket that cannot"),
         ("channels: {ops: {type: webhook, url: 'https:///x'}}", "ops.url: must be an http:// or https:// address"),
         ("channels: {ops: {type: webhook, url: 'https://h/ü'}}", "ops.url: contains a space or a non-ASCII character"),

@@ -21,6 +21,8 @@ def make_message(**changes: Any) -> Message:
         "window_start_us": T0,
         "at_us": T0 + 60_000_000,
         "summary": "30 outliers among 60 events",
+        "sequence": 1,
+        "opened_at_us": T0 + 60_000_000,
         "details": {"p_value": 1e-9, "window": {"start": "2026-01-01T00:00:00Z"}},
     }
     return Message(**(fields | changes))

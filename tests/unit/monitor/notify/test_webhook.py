@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from config.notify import WebhookChannelSettings
+from config.channels.webhook import WebhookChannelSettings
+from monitor.notify.http_answer import interpret_response, parse_retry_after
 from monitor.notify.http_post import HttpResponse
-from monitor.notify.webhook import Webhook, interpret_response, parse_retry_after, sign_request
+from monitor.notify.webhook import Webhook, sign_request
 from tests.servers.receiver import DripReaction, HangReaction, RespondReaction, WebhookReceiver, refusing_port
 from tests.unit.monitor.notify.messages import make_message
 
@@ -32,7 +33,7 @@ def make_webhook(url: str, **settings: Any) -> Webhook:
 
 def test_message_is_posted_as_json_with_its_id_as_idempotency_key(receiver: WebhookReceiver) -> None:
     result = make_webhook(receiver.url, headers={"X-Team": "ops"}).send(make_message())
-    assert (result.outcome, result.reason) == ("delivered", "answered 204")
+    assert (result.outcome, result.detail) == ("delivered", "answered 204")
     (request,) = receiver.requests
     assert request.line == "POST /hook?team=ops HTTP/1.1"
     assert json.loads(request.body)["id"] == request.headers["idempotency-key"] == make_message().id
@@ -77,7 +78,26 @@ def test_temporary_failure_is_retried(receiver: WebhookReceiver, status: int) ->
 def test_permanent_failure_is_refused(receiver: WebhookReceiver, status: int) -> None:
     receiver.react = lambda _: RespondReaction(status=status, body=b"no such\nroom")
     result = make_webhook(receiver.url).send(make_message())
-    assert (result.outcome, result.reason) == ("refused", f"answered {status}: no such room")
+    assert (result.outcome, result.detail) == ("refused", f"answered {status}: no such room")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "auth"),
+        (403, "auth"),
+        (404, "client_error"),
+        (302, "client_error"),
+        (408, "timeout"),
+        (425, "server_error"),
+        (429, "rate_limited"),
+        (500, "server_error"),
+        (503, "server_error"),
+    ],
+)
+def test_reason_of_a_failure_is_a_word_of_a_closed_set(receiver: WebhookReceiver, status: int, reason: str) -> None:
+    receiver.react = lambda _: RespondReaction(status=status)
+    assert make_webhook(receiver.url).send(make_message()).reason == reason
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -87,7 +107,7 @@ def test_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> Non
     )
     result = make_webhook(receiver.url).send(make_message())
     assert result.outcome == "refused"
-    assert "redirects are not followed" in result.reason
+    assert "redirects are not followed" in result.detail
     assert len(receiver.requests) == 1
 
 
@@ -95,8 +115,8 @@ def test_secrets_in_the_answer_are_masked(receiver: WebhookReceiver) -> None:
     body = f"no: {SECRET} Bearer abcdef /hook?team=ops {'x' * 1000}".encode()
     receiver.react = lambda _: RespondReaction(status=403, body=body)
     result = make_webhook(receiver.url, secret=SECRET, headers={"Authorization": "Bearer abcdef"}).send(make_message())
-    assert result.reason.startswith("answered 403: no: *** *** *** xxx")
-    assert len(result.reason) < 250
+    assert result.detail.startswith("answered 403: no: *** *** *** xxx")
+    assert len(result.detail) < 250
 
 
 def test_request_without_answer_ends_at_the_timeout(receiver: WebhookReceiver) -> None:
@@ -104,8 +124,9 @@ def test_request_without_answer_ends_at_the_timeout(receiver: WebhookReceiver) -
     begin_s = time.monotonic()
     result = make_webhook(receiver.url, timeout="300ms").send(make_message())
     assert time.monotonic() - begin_s < 2
-    assert (result.outcome, result.reason) == (
+    assert (result.outcome, result.reason, result.detail) == (
         "retry",
+        "timeout",
         f"127.0.0.1:{receiver.port} has not answered within 0.3 s",
     )
 
@@ -134,27 +155,31 @@ def test_answer_with_endless_headers_is_cut_off(receiver: WebhookReceiver) -> No
 def test_answer_that_is_not_http_is_retried(receiver: WebhookReceiver) -> None:
     receiver.react = lambda _: DripReaction(head=b"SSH-2.0-OpenSSH\r\n")
     result = make_webhook(receiver.url).send(make_message())
-    assert (result.outcome, "is not HTTP" in result.reason) == ("retry", True)
+    assert (result.outcome, "is not HTTP" in result.detail) == ("retry", True)
 
 
 def test_refused_connection_is_retried() -> None:
     with refusing_port() as port:
         result = make_webhook(f"http://127.0.0.1:{port}/").send(make_message())
-    assert (result.outcome, result.reason) == ("retry", f"127.0.0.1:{port}: Connection refused")
+    assert (result.outcome, result.reason, result.detail) == (
+        "retry",
+        "connection",
+        f"127.0.0.1:{port}: Connection refused",
+    )
 
 
 def test_error_for_an_unknown_host_names_it() -> None:
     result = make_webhook("https://nowhere.invalid/").send(make_message())
     assert result.outcome == "retry"
-    assert result.reason.startswith("the host nowhere.invalid cannot be found")
+    assert result.detail.startswith("the host nowhere.invalid cannot be found")
 
 
 def test_untrusted_certificate_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     with WebhookReceiver(certificate=CERTIFICATE) as secure:
         result = make_webhook(secure.url).send(make_message())
-        assert (result.outcome, secure.requests) == ("retry", [])
-        assert "the certificate of 127.0.0.1" in result.reason
+        assert (result.outcome, result.reason, secure.requests) == ("retry", "tls", [])
+        assert "the certificate of 127.0.0.1" in result.detail
 
 
 def test_certificate_authority_of_ssl_cert_file_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,4 +207,4 @@ def test_retry_after_is_parsed_as_seconds_or_as_a_date(text: str | None, seconds
 
 def test_informational_status_is_refused() -> None:
     result = interpret_response(HttpResponse(status=101, headers={}, body_excerpt=""), now_s=0.0, quote="")
-    assert (result.outcome, result.reason) == ("refused", "answered 101")
+    assert (result.outcome, result.detail) == ("refused", "answered 101")

@@ -1,0 +1,1 @@
+"""Settings of the notification channels, one module for each type."""
