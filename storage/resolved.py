@@ -12,9 +12,18 @@ import sqlalchemy as sa
 from storage.database.chunks import CHUNK_ROWS, delete_in_chunks
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
-from storage.database.tables import gaps, incident_verbs, incidents, metadata, mutes, notifications, transitions
+from storage.database.tables import (
+    gaps,
+    incident_verbs,
+    incidents,
+    metadata,
+    mutes,
+    notifications,
+    posted_messages,
+    transitions,
+)
 
-_PARTS = (notifications, transitions, incident_verbs)
+_PARTS = (posted_messages, notifications, transitions, incident_verbs)
 """Tables whose rows are deleted with their incident, in this order."""
 
 _INCIDENTS_PER_TRANSACTION = 100

@@ -15,6 +15,7 @@ from config.settings import RetentionSettings
 from config.time_format import DAY_US, SECOND_US
 from config.units import to_us
 from storage.control.settings import delete_replicas, delete_settings
+from storage.control.used_links import delete_used_links
 from storage.database.chunks import CHUNK_ROWS, delete_in_chunks
 from storage.database.engine import Database
 from storage.database.partitions import day_number, drop_score_partitions
@@ -106,6 +107,7 @@ def delete_expired(
     deleted = replace(deleted, samples=_delete_samples(db, to_us(retention.samples), stopped))
     _delete_habitual_keys(db, now_us - to_us(retention.outliers) - _LONGEST_HABIT_US, stopped)
     _delete_shadow_windows(db, stopped)
+    delete_used_links(db, now_us, stopped)
     _delete_commit_ranges(db, scores_cut_us, stopped)
     _delete_key_states(db, scores_cut_us, stopped)
     deleted = replace(

@@ -10,6 +10,7 @@ from monitor.thresholds.look_back_cache import LookBackCache
 from monitor.thresholds.tick import load_scale
 from storage.control.acceptance import AcceptedReference
 from storage.control.thresholds import ThresholdStore
+from storage.control.used_links import LinkUse
 from storage.control.verbs import Basis, VerbFacts, VerbResult, VerbStore
 from storage.database.engine import Database
 
@@ -26,6 +27,7 @@ def act(
     *,
     now_us: int,
     basis: Basis | None = None,
+    link: LinkUse | None = None,
 ) -> VerbResult:
     """Apply a verb to an incident in one transaction, with an audit row.
 
@@ -38,9 +40,10 @@ def act(
         rules: The rules of the incident's stream.
         now_us: Time on the database's clock.
         basis: The basis of the preview that the person has seen. None: no preview.
+        link: The signed link that the person has used. None: no link.
 
     Returns:
-        The result; its outcome is `unchanged` if the verb is repeated.
+        The result; its outcome is `unchanged` if the verb is repeated, and `used` if the link has acted before.
 
     Raises:
         ConfigError: There is no such incident, or the look-back has too few events for a reference.
@@ -53,7 +56,7 @@ def act(
         raise ConfigError(f"there is no incident {incident_id}")
     reference = load_new_reference(db, facts, rules) if needs_reference(facts, request) else None
     result = store.apply(
-        incident_id, lambda found: plan_verb(found, request, rules, reference, now_us=now_us), basis=basis
+        incident_id, lambda found: plan_verb(found, request, rules, reference, now_us=now_us), basis=basis, link=link
     )
     if result.outcome == "unknown":
         raise ConfigError(f"there is no incident {incident_id}")

@@ -20,6 +20,7 @@ from storage.control.acceptance import (
 )
 from storage.control.incidents import to_incident, write_incident
 from storage.control.records import Incident
+from storage.control.used_links import LinkUse, record_link_use
 from storage.control.window_facts import read_last_judged_end
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
@@ -100,10 +101,10 @@ class VerbResult:
     """The result of a verb.
 
     `outcome` is `unchanged` if the verb was repeated, `unknown` if there is no such incident, `stale` if the basis has
-    changed. `windows` is the number of windows that count again, or no longer.
+    changed, `used` if the link has acted before. `windows` is the number of windows that count again, or no longer.
     """
 
-    outcome: Literal["done", "unchanged", "unknown", "stale"]
+    outcome: Literal["done", "unchanged", "unknown", "stale", "used"]
     facts: VerbFacts | None = None
     windows: int = 0
     effects: Mapping[str, Any] = field(default_factory=dict)
@@ -125,7 +126,11 @@ class VerbStore:
         return self._db.now_us()
 
     def apply(
-        self, incident_id: int, decide: Callable[[VerbFacts], VerbPlan | None], basis: Basis | None = None
+        self,
+        incident_id: int,
+        decide: Callable[[VerbFacts], VerbPlan | None],
+        basis: Basis | None = None,
+        link: LinkUse | None = None,
     ) -> VerbResult:
         """Apply a verb in one transaction.
 
@@ -133,6 +138,7 @@ class VerbStore:
             incident_id: The incident.
             decide: Maps the facts to the rows to write, or to None if the verb is repeated; it may raise.
             basis: The basis of the preview; nothing is written if it has changed. None: any basis.
+            link: The signed link that the person has used; nothing is written if it has acted before. None: no link.
         """
         stream_id = self._find_stream(incident_id)
         if stream_id is None:
@@ -144,6 +150,8 @@ class VerbStore:
                 return VerbResult(outcome="unknown")
             if basis is not None and basis != facts.basis:
                 return VerbResult(outcome="stale", facts=facts)
+            if link is not None and not record_link_use(conn, link, self._db.now_us(conn)):
+                return VerbResult(outcome="used", facts=facts)
             plan = decide(facts)
             if plan is None:
                 return VerbResult(outcome="unchanged", facts=facts)

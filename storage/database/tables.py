@@ -486,6 +486,33 @@ sa.Index(
     postgresql_where=sa.text("state = 'pending'"),
 )
 
+# The message of an incident in a chat that changes it at each transition, instead of posting another one.
+posted_messages = sa.Table(
+    "posted_messages",
+    metadata,
+    sa.Column("channel", _Text, primary_key=True),
+    sa.Column("incident_id", sa.ForeignKey("incidents.id"), primary_key=True, autoincrement=False),
+    # The place as configured: another place gets a message of its own.
+    sa.Column("target", _Text, nullable=False),
+    # The place and the message as the chat names them.
+    sa.Column("place", _Text, nullable=False),
+    sa.Column("reference", _Text, nullable=False),
+    # The last notification that was delivered into the message: it is not repeated.
+    sa.Column("notification_id", _Text, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Index("ix_posted_messages_incident_id", "incident_id"),
+)
+
+# Signed links that have acted. A link acts once; it cannot be used after its expiry.
+used_links = sa.Table(
+    "used_links",
+    metadata,
+    sa.Column("id", _Text, primary_key=True),
+    sa.Column("used_at_us", _Us, nullable=False),
+    sa.Column("expires_at_us", _Us, nullable=False),
+    sa.Index("ix_used_links_expires_at_us", "expires_at_us"),
+)
+
 gaps = sa.Table(
     "gaps",
     metadata,

@@ -132,6 +132,7 @@ def test_reader_is_no_writer_and_the_error_names_the_grant(roles: Roles) -> None
 _DROP_WHAT_FOLLOWS_0005 = (
     f"DROP VIEW {', '.join(VIEWS)}",
     "DROP TABLE health_reports, window_samples, incident_verbs, mutes, drift_days, refits, habitual_keys",
+    "DROP TABLE posted_messages, used_links",
     "ALTER TABLE window_parts DROP COLUMN sample",
     "ALTER TABLE incidents DROP COLUMN acknowledged_at_us, DROP COLUMN acknowledged_by, "
     "DROP COLUMN acknowledged_until_us, DROP COLUMN verdict, DROP COLUMN reopen_until_us",

@@ -403,6 +403,8 @@ def test_every_table_has_a_retention_or_a_reason_to_be_bounded() -> None:
         "window_parts": "deleted when their window is judged",
         "window_samples": "counted as samples",
         "incident_verbs": "deleted with their incident",
+        "posted_messages": "deleted with their incident",
+        "used_links": "deleted a day after the expiry of the link",
         "habitual_keys": "deleted with the outliers of their time",
         "shadow_parts": "deleted when their window is merged",
         "shadows": "deleted with their model",
