@@ -23,11 +23,13 @@ class PanelTable:
         columns: Column names with units, such as `energy (nats)`.
         rows: Values; None is an empty cell.
         caption: A sentence below the title.
+        names: Names of the columns as series of a chart, which is drawn from the table; empty without a chart.
     """
 
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
