@@ -127,6 +127,8 @@ _LOCAL_KEYS = (
     "retention.notifications",
     "retention.gaps",
     "retention.samples",
+    "retention.rollups",
+    "retention.drift_cells",
     "retention.models",
     "logging.level",
     "logging.format",

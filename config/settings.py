@@ -142,6 +142,12 @@ class RetentionSettings(Section):
         default=timedelta(days=28),
         description="Samples of the events of windows, for fits; by event time before the last judged window.",
     )
+    rollups: PositiveDuration = Field(
+        default=timedelta(days=400), description="Sums of windows over 15 minutes and 6 hours, for charts."
+    )
+    drift_cells: PositiveDuration = Field(
+        default=timedelta(days=90), description="All statistics of each tested drift horizon, for charts."
+    )
     models: Int = Field(
         default=20, ge=1, description="Number of retired models, and of candidates, that are kept for each stream."
     )

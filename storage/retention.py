@@ -23,6 +23,7 @@ from storage.database.tables import (
     FOREVER_US,
     commit_ranges,
     dead_letters,
+    drift_cells,
     drift_verdicts,
     habitual_keys,
     incidents,
@@ -34,6 +35,7 @@ from storage.database.tables import (
     shadow_windows,
     sources,
     streams,
+    window_rollups,
     window_samples,
     windows,
 )
@@ -80,6 +82,8 @@ class DeletedRows:
     replicas: int = 0
     samples: int = 0
     refits: int = 0
+    rollups: int = 0
+    drift_cells: int = 0
 
 
 def delete_expired(
@@ -104,7 +108,12 @@ def delete_expired(
         windows=_delete_windows(db, now_us - to_us(retention.windows), stopped),
         drift_verdicts=_delete_drift_verdicts(db, now_us - to_us(retention.windows), stopped),
     )
-    deleted = replace(deleted, samples=_delete_samples(db, to_us(retention.samples), stopped))
+    deleted = replace(
+        deleted,
+        samples=_delete_samples(db, to_us(retention.samples), stopped),
+        rollups=_delete_oldest(db, window_rollups, now_us - to_us(retention.rollups), stopped),
+        drift_cells=_delete_oldest(db, drift_cells, now_us - to_us(retention.drift_cells), stopped),
+    )
     _delete_habitual_keys(db, now_us - to_us(retention.outliers) - _LONGEST_HABIT_US, stopped)
     _delete_shadow_windows(db, stopped)
     delete_used_links(db, now_us, stopped)
@@ -302,6 +311,33 @@ def _delete_samples(db: Database, kept_us: int, stopped: Callable[[], bool]) -> 
             db, sa.delete(window_samples).where(of_stream, table.window_start_us.in_(oldest)), stopped
         )
     return total
+
+
+def _delete_oldest(db: Database, table: sa.Table, cut_us: int, stopped: Callable[[], bool]) -> int:
+    """Delete expired rows of a table whose rows of one stream and length (the second key) were stored in order."""
+    stream_id, length, place = table.primary_key.columns
+    total = 0
+    for values in _list_lengths(db, stream_id, length):
+        of_length = (stream_id == values[0], length == values[1])
+        oldest = sa.select(place, table.c.recorded_at_us).where(*of_length).order_by(place).limit(CHUNK_ROWS).subquery()
+        expired = sa.select(oldest.c[place.name]).where(oldest.c.recorded_at_us < cut_us)
+        total += delete_in_chunks(db, sa.delete(table).where(*of_length, place.in_(expired)), stopped)
+    return total
+
+
+def _list_lengths(db: Database, stream_id: sa.Column[Any], length: sa.Column[Any]) -> list[tuple[int, int]]:
+    """Return the pairs of the first two key columns that occur, by one step along the key for each pair."""
+    found: list[tuple[int, int]] = []
+    after = (-1, -1)
+    while True:
+        later = sa.tuple_(stream_id, length) > sa.tuple_(*map(sa.literal, after))
+        query = sa.select(stream_id, length).where(later).order_by(stream_id, length).limit(1)
+        with db.read() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return found
+        after = (row[0], row[1])
+        found.append(after)
 
 
 def _delete_habitual_keys(db: Database, cut_us: int, stopped: Callable[[], bool]) -> None:

@@ -23,6 +23,9 @@ from storage.database.tables import (
     accepted_references,
     calibrations,
     drift_bases,
+    drift_cell_names,
+    drift_cells,
+    feature_summaries,
     models,
     refits,
     shadow_parts,
@@ -221,7 +224,8 @@ def delete_drift_bases(db: Database) -> int:
 def delete_models(db: Database, stream_id: int, keep: int, stopped: Callable[[], bool]) -> int:
     """Delete retired models and candidates of a stream, apart from the newest `keep` of each; return their number.
 
-    Never deleted are the active model, a shadow model, and a model that a threshold row or a sample refers to.
+    Never deleted are the active model, a shadow model, and a model that a threshold row, a sample or a drift verdict
+    refers to.
     """
     total = 0
     with db.read() as connection:
@@ -250,6 +254,7 @@ def _select_surplus_models(stream_id: int, state: str, keep: int) -> sa.Select[t
             models.c.id.not_in(kept),
             ~sa.exists().where(thresholds.c.stream_id == stream_id, thresholds.c.model_id == models.c.id),
             ~sa.exists().where(window_samples.c.model_id == models.c.id),
+            ~sa.exists().where(drift_cells.c.model_id == models.c.id),
         )
         .order_by(models.c.version)
     )
@@ -277,7 +282,8 @@ def _delete_model(db: Database, stream_id: int, model_id: int, stopped: Callable
                 continue
             connection.execute(sa.delete(shadows).where(shadows.c.model_id == model_id))
             connection.execute(sa.update(refits).where(refits.c.model_id == model_id).values(model_id=None))
-            connection.execute(sa.delete(accepted_references).where(accepted_references.c.model_id == model_id))
+            for table in (accepted_references, drift_cell_names, feature_summaries):
+                connection.execute(sa.delete(table).where(table.c.model_id == model_id))
             return connection.execute(sa.delete(models).where(models.c.id == model_id)).rowcount
     return 0
 
@@ -288,6 +294,7 @@ def _is_out_of_use(connection: Connection, stream_id: int, model_id: int) -> boo
         models.c.state.in_(("retired", "candidate")),
         ~sa.exists().where(thresholds.c.stream_id == stream_id, thresholds.c.model_id == model_id),
         ~sa.exists().where(window_samples.c.model_id == model_id),
+        ~sa.exists().where(drift_cells.c.model_id == model_id),
         ~sa.exists().where(shadows.c.model_id == model_id, ~shadows.c.ended),
         ~sa.exists().where(shadow_parts.c.stream_id == stream_id, shadow_parts.c.model_id == model_id),
     )

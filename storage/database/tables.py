@@ -62,6 +62,8 @@ streams = sa.Table(
     sa.Column("settings_revision", sa.Integer, nullable=False, server_default="0"),
     # Number of accepted incidents: results that are computed from windows are recomputed when it changes.
     sa.Column("acceptances", sa.Integer, nullable=False, server_default="0"),
+    # Event time up to which the windows are rolled up, a multiple of 15 minutes; NULL before the first roll-up.
+    sa.Column("rolled_up_us", _Us),
 )
 
 # The settings of a stream over event time. Each class of settings (`scope`) has its own rows: a row is valid from
@@ -316,8 +318,41 @@ windows = sa.Table(
     sa.Column("judged_at_us", _Us),
     # Time at which a user accepted the window as normal: it counts in the look-back despite its incidents.
     sa.Column("adopted_at_us", _Us),
+    # The smallest number of outliers at which the window is a spike; NULL without events and for older windows.
+    sa.Column("fires_at", _Us),
     sa.Index("ix_windows_judged", "stream_id", "judged_at_us"),
     sa.Index("ix_windows_threshold_id", "threshold_id"),
+)
+
+# Sums over the windows that start in an interval of 15 minutes or 6 hours, for charts of long times. `end_us` is the
+# end of the last of these windows. An interval without windows has no row.
+window_rollups = sa.Table(
+    "window_rollups",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("resolution_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("start_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("end_us", _Us, nullable=False),
+    # Judged windows, and those of them with an alarm.
+    sa.Column("windows", _Us, nullable=False),
+    sa.Column("fired", _Us, nullable=False),
+    sa.Column("events", _Us, nullable=False),
+    sa.Column("outliers", _Us, nullable=False),
+    sa.Column("late", _Us, nullable=False),
+    sa.Column("dead", _Us, nullable=False),
+    sa.Column("filtered", _Us, nullable=False),
+    sa.Column("expected", _Double),
+    # The most outliers of one window, the smallest number that is a spike in one, and the lowest p-value of one.
+    sa.Column("most_outliers", _Us, nullable=False),
+    sa.Column("fires_at", _Us),
+    sa.Column("p_value", _Double),
+    # Of all events that the newest model of the interval scored, and the version of this model.
+    sa.Column("energy_p50", _Double),
+    sa.Column("energy_p99", _Double),
+    sa.Column("energy_max", _Double),
+    sa.Column("model_version", sa.Integer),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # Samples of the events of judged windows, with their features: what a model is fitted on later.
@@ -376,6 +411,8 @@ incidents = sa.Table(
     sa.Column("verdict", _Text),
     # A finding of the same kind before this event time opens the resolved incident again; NULL: it stays resolved.
     sa.Column("reopen_until_us", _Us),
+    # Share of each feature in the latest finding (JSON, of length 1), for the search of similar incidents.
+    sa.Column("contributions", _Text),
 )
 sa.Index(
     "uq_incidents_open",
@@ -552,6 +589,8 @@ shadow_parts = sa.Table(
     sa.Column("window_start_us", _Us, nullable=False),
     sa.Column("window_end_us", _Us, nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),
+    # Outliers of both models; NULL for parts of older versions.
+    sa.Column("outliers_of_both", _Us),
     sa.Index("ix_shadow_parts_due", "stream_id", "window_end_us"),
 )
 
@@ -565,6 +604,7 @@ shadow_windows = sa.Table(
     sa.Column("events", _Us, nullable=False),
     sa.Column("outliers", _Us, nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("outliers_of_both", _Us),
 )
 
 # The refits of a stream: one row for each event time at which one was due, with what became of it.
@@ -694,4 +734,47 @@ drift_verdicts = sa.Table(
     sa.Column("drifted", sa.Boolean, nullable=False),
     sa.Column("recorded_at_us", _Us, nullable=False),
     sa.UniqueConstraint("stream_id", "horizon", "window_end_us", "statistic", "feature"),
+)
+
+# The names of the statistics of a model (JSON list of statistic and feature), in the order of `drift_cells.payload`.
+drift_cell_names = sa.Table(
+    "drift_cell_names",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True, autoincrement=False),
+    sa.Column("statistics", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("names", _Text, nullable=False),
+)
+
+# All statistics of one tested horizon: z, effect, mean before and after as float16, one array after the other.
+drift_cells = sa.Table(
+    "drift_cells",
+    metadata,
+    sa.Column("stream_id", sa.ForeignKey("streams.id"), primary_key=True, autoincrement=False),
+    sa.Column("horizon_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("window_end_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("window_start_us", _Us, nullable=False),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("statistics", sa.Integer, nullable=False),
+    sa.Column("limit", _Double, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sa.Index("ix_drift_cells_model_id", "model_id"),
+    sqlite_with_rowid=False,
+)
+
+# The distribution of each feature of a model among its training events (`kind` is `training`), and among the events of
+# the base of a horizon (`base`), as quantiles. The distribution in a horizon comes from `window_samples`.
+feature_summaries = sa.Table(
+    "feature_summaries",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True, autoincrement=False),
+    sa.Column("kind", _Text, primary_key=True),
+    sa.Column("horizon_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("from_us", _Us, primary_key=True, autoincrement=False),
+    sa.Column("until_us", _Us, nullable=False),
+    # Number of the events that the quantiles come from.
+    sa.Column("sampled", _Us, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("recorded_at_us", _Us, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -1,4 +1,4 @@
-"""The thirteen SQL views for users, with the same names and columns on both databases.
+"""The fifteen SQL views for users, with the same names and columns on both databases.
 
 The documented columns come first and in their documented order; more columns may be added after them. A `*_us` column
 holds the stored number: filter on it where an index or a range scan matters. The statements contain no user input.
@@ -23,6 +23,13 @@ POSTGRESQL_TIME = (
 It contains immutable functions only, as an index requires. PostgreSQL multiplies an interval in double precision: the
 difference from the year 2100 is exact for every time from 1970 to 2261.
 """
+
+SHADOW_AGREEMENT = """SELECT sw.model_id, count(*) AS windows, CAST(sum(w.events) AS BIGINT) AS events,
+       CAST(sum(w.outliers) AS BIGINT) AS active, CAST(sum(sw.outliers) AS BIGINT) AS shadow,
+       CAST(sum(sw.outliers_of_both) AS BIGINT) AS both
+  FROM shadow_windows sw JOIN windows w ON w.stream_id = sw.stream_id AND w.window_start_us = sw.window_start_us
+ WHERE sw.outliers_of_both IS NOT NULL AND sw.events = w.events GROUP BY sw.model_id"""
+"""The outliers of each shadow model and of the active one, over the windows that both scored, by model."""
 
 _SOURCE_COLUMNS = "st.name AS stream, so.topic, so.partition"
 
@@ -62,6 +69,11 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
     def json(column: str, name: str) -> str:
         return _json_column(column, name, dialect)
 
+    def number(column: str, key: str) -> str:
+        if dialect == "sqlite":
+            return f"json_extract({column}, '$.{key}') AS {key}"
+        return f"({column}::json ->> '{key}')::double precision AS {key}"
+
     # On PostgreSQL this is the partition key: a query that bounds it reads only the matching partitions.
     stored_day = "s.stored_day" if dialect == "postgresql" else "s.stored_at_us / 86400000000"
     join_source = "JOIN sources so ON so.id = x.source_id JOIN streams st ON st.id = so.stream_id"
@@ -80,7 +92,7 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
        {time("x.window_end_us", "window_end")}, x.events, x.outliers, x.expected AS expected_outliers, x.late,
        x.p_value, x.energy_p50, x.energy_p99, x.energy_max, m.version AS model_version,
        x.window_start_us, x.window_end_us, x.dead, t.threshold, {json("x.details", "details")},
-       {time("x.judged_at_us", "judged_at")}, x.filtered
+       {time("x.judged_at_us", "judged_at")}, x.filtered, x.fires_at
   FROM windows x {join_stream}
   LEFT JOIN thresholds t ON t.id = x.threshold_id LEFT JOIN models m ON m.id = t.model_id""",
         "threshold_history": f"""SELECT st.name AS stream, {time("x.computed_at_us", "computed_at")},
@@ -92,8 +104,25 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
        {time("x.window_start_us", "window_start")}, {time("x.opened_at_us", "opened_at")},
        {time("x.resolved_at_us", "resolved_at")}, x.summary, {json("x.details", "details")},
        x.window_start_us, x.opened_at_us, x.resolved_at_us, x.windows_fired, x.clean_windows,
-       {time("x.acknowledged_at_us", "acknowledged_at")}, x.acknowledged_by, x.verdict
+       {time("x.acknowledged_at_us", "acknowledged_at")}, x.acknowledged_by, x.verdict,
+       {json("x.contributions", "contributions")}
   FROM incidents x {join_stream}""",
+        "rollup_history": f"""SELECT st.name AS stream, x.resolution_us / 1000000 AS resolution_s,
+       {time("x.start_us", "rollup_start")}, {time("x.end_us", "rollup_end")}, x.windows, x.fired, x.events, x.outliers,
+       x.expected AS expected_outliers, x.late, x.dead, x.filtered, x.most_outliers, x.fires_at, x.p_value,
+       x.energy_p50, x.energy_p99, x.energy_max, x.model_version, x.start_us, x.end_us
+  FROM window_rollups x {join_stream}""",
+        "model_history": f"""SELECT st.name AS stream, x.version, x.kind, x.state,
+       {time("x.created_at_us", "created_at")},
+       {time("x.valid_from_us", "activated_at")}, {number("x.summary", "held_out_energy")},
+       {time("s.since_us", "shadow_since")}, s.threshold AS shadow_threshold, {time("s.due_us", "shadow_due")},
+       a.windows AS shared_windows, a.events AS shared_events, a.both AS flagged_by_both,
+       a.active - a.both AS flagged_by_active, a.shadow - a.both AS flagged_by_shadow,
+       a.events - a.active - a.shadow + a.both AS flagged_by_none,
+       {json("s.verdict", "gate")}, {json("x.summary", "summary")}, x.valid_from_us AS activated_at_us,
+       s.since_us AS shadow_since_us, x.id
+  FROM models x {join_stream} LEFT JOIN shadows s ON s.model_id = x.id
+  LEFT JOIN ({SHADOW_AGREEMENT}) a ON a.model_id = x.id""",
         "verdict_history": f"""SELECT x.incident_id, st.name AS stream, i.kind, {time("x.at_us", "at")}, x.verb, x.who,
        x.note, {json("x.before", "before")}, {json("x.after", "after")}, {json("x.effects", "effects")},
        {time("x.tick_us", "tick")}, x.at_us, x.id

@@ -133,6 +133,12 @@ _DROP_WHAT_FOLLOWS_0005 = (
     f"DROP VIEW {', '.join(VIEWS)}",
     "DROP TABLE health_reports, window_samples, incident_verbs, mutes, drift_days, refits, habitual_keys",
     "DROP TABLE posted_messages, used_links",
+    "DROP TABLE window_rollups, drift_cells, drift_cell_names, feature_summaries",
+    "ALTER TABLE streams DROP COLUMN rolled_up_us",
+    "ALTER TABLE windows DROP COLUMN fires_at",
+    "ALTER TABLE incidents DROP COLUMN contributions",
+    "ALTER TABLE shadow_parts DROP COLUMN outliers_of_both",
+    "ALTER TABLE shadow_windows DROP COLUMN outliers_of_both",
     "ALTER TABLE window_parts DROP COLUMN sample",
     "ALTER TABLE incidents DROP COLUMN acknowledged_at_us, DROP COLUMN acknowledged_by, "
     "DROP COLUMN acknowledged_until_us, DROP COLUMN verdict, DROP COLUMN reopen_until_us",

@@ -42,6 +42,12 @@ CONTRACT = {
     "limit, drifted",
     "calibration_history": "stream, at, promised_per_week, realised_per_week, windows_learned, dispersion, "
     "exceedance, state",
+    "rollup_history": "stream, resolution_s, rollup_start, rollup_end, windows, fired, events, outliers, "
+    "expected_outliers, late, dead, filtered, most_outliers, fires_at, p_value, energy_p50, energy_p99, energy_max, "
+    "model_version",
+    "model_history": "stream, version, kind, state, created_at, activated_at, held_out_energy, shadow_since, "
+    "shadow_threshold, shadow_due, shared_windows, shared_events, flagged_by_both, flagged_by_active, "
+    "flagged_by_shadow, flagged_by_none, gate, summary",
     "verdict_history": "incident_id, stream, kind, at, verb, who, note",
     "mute_history": "id, stream, kind, key, starts_at, ends_at, who, note, held_back",
     "gap_history": "stream, topic, partition, from_offset, to_offset, reason, recorded_at",
