@@ -3,8 +3,8 @@
 A daemon scores generated events at a constant rate, and fits its model again every 20 seconds. The position of the
 source is read every 10 ms; a gap is the time between two commits. The columns: the number of gaps, their median, 99th
 percentile and maximum, and events per second, while a fit runs and while none runs; the largest resident memory of the
-daemon and of a fit. A daemon that reads old events faster than they were made can reach the end of a fit's hour of event
-time before the fit ends, and then waits for it: this is not measured here.
+daemon and of a fit. A daemon that reads old events faster than they were made can reach the end of a fit's hour of
+event time before the fit ends, and then waits for it: this is not measured here.
 
     python -m benchmarks.refits [--seconds 120] [--features 8] [--rate 10000] [--database sqlite]
 """
