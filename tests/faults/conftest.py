@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.events import BurstStream, produce_records
+from tests.daemon.events import FEATURES, BurstStream, produce_records
 from tests.daemon.fixtures import run_daemon, stored, stored_in_postgres, stored_in_sqlite
 from tests.daemon.process import DaemonProcess
 from tests.daemon.settings import kafka_settings
@@ -33,8 +33,9 @@ class FilledTopic:
         return {i: len(range(i, self.records, PARTITIONS)) for i in range(PARTITIONS)}
 
     def settings(self, database_url: str, **client: Any) -> dict[str, Any]:
-        """Return the settings of a daemon that drains the topic."""
-        return kafka_settings(database_url, self.bootstrap, self.name, client=client)
+        """Return the settings of a daemon that drains the topic; an energy depends on the events before it."""
+        event = {"time": {"field": "ts"}, "id": "id", "features": list(FEATURES), "derive": list(FEATURES)}
+        return kafka_settings(database_url, self.bootstrap, self.name, client=client, event=event)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,7 @@ def reference(topic: FilledTopic, tmp_path_factory: pytest.TempPathFactory) -> T
         daemon.wait_until(lambda: undisturbed.is_settled(topic.records), "the reference run")
         assert daemon.terminate() == 0
         dump = undisturbed.dump()
+        assert undisturbed.number("SELECT count(*) FROM key_states") > 0, "the model derives features"
     assert len(dump["incidents"]) >= 3, "the planted bursts must open incidents, or there is little to compare"
     assert sum(row[5] for row in dump["windows"]) > 0, "some events are late"
     return dump
