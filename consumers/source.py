@@ -126,6 +126,14 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def log_ends(self) -> Mapping[Partition, int]:
+        """Return the end of the log of each partition, as the last `caught_up` found it; asks nobody.
+
+        Empty for a source whose positions are not counted in records ahead, such as a file.
+        """
+        ...
+
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Publish the caller's positions for lag monitors. Best effort: never raises or waits for an answer."""
         ...

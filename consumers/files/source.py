@@ -325,6 +325,11 @@ class FileSource:
         """None: there is no broker."""
         return None
 
+    @property
+    def log_ends(self) -> Mapping[Partition, int]:
+        """Nothing: the records behind a position in a file are not counted."""
+        return {}
+
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Discard spooled standard input before the position. For regular files this does nothing."""
         position = positions.get(self.partition)

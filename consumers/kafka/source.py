@@ -79,6 +79,7 @@ class KafkaSource:
         self._replaced: set[Partition] = set()
         self._unreadable: dict[Partition, dict[int, int]] = {}
         self._unanswered: BrokerUnavailable | None = None
+        self._log_ends: Mapping[Partition, int] = {}
 
     @property
     def problem(self) -> BrokerUnavailable | None:
@@ -168,8 +169,14 @@ class KafkaSource:
             self._unanswered = error
             return frozenset()
         self._unanswered = None
+        self._log_ends = ends
         # Equal, not greater: a position beyond the end belongs to a deleted log.
         return frozenset(each for each in asked if self._assignment.next_offset(each) == ends[each])
+
+    @property
+    def log_ends(self) -> Mapping[Partition, int]:
+        """The last stable offsets of the last `caught_up` that was answered."""
+        return self._log_ends
 
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions to Kafka for lag monitors. Failures are only logged."""

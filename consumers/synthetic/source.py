@@ -188,6 +188,11 @@ class SyntheticSource:
         """None: there is no broker."""
         return None
 
+    @property
+    def log_ends(self) -> Mapping[Partition, int]:
+        """Nothing: the stream is made when it is read."""
+        return {}
+
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Do nothing: the synthetic stream has no lag monitors."""
 

@@ -1,6 +1,6 @@
 """`outrider status`: show the status of each stream, from SQL alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_ro
 from monitor.cli.settings import load_settings
 from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.stored_sizes import follow_stored_sizes
+from monitor.health.stream_health import HealthState, StreamHealth, judge_streams
 from monitor.models.refit import find_due
 from monitor.thresholds.tick import load_count_model
 from storage.control.habitual_keys import load_habitual_keys
@@ -28,7 +29,7 @@ from storage.control.health import HELD_STATE
 from storage.control.warm_up import WarmUpProgress
 from storage.database.engine import Database
 from storage.database.tables import FOREVER_US
-from storage.queries.health import WELL_STATES, HealthRow, read_health
+from storage.queries.health import HealthRow, read_health, read_health_facts
 from storage.queries.status import StreamStatus, load_stream_ids, load_stream_status
 
 COLUMNS = (
@@ -82,6 +83,10 @@ COLUMNS = (
     "derived",
     "season",
     "habitual_keys",
+    "condition",
+    "condition_since",
+    "condition_reason",
+    "proof",
 )
 
 
@@ -92,53 +97,80 @@ COLUMNS = (
 def command(ctx: click.Context, form: str, checks: bool) -> None:
     """Show the status of each stream: state, last event and commit, threshold, open incidents.
 
-    With --check the exit code is 1 when a configured stream does not run, is stopped, late or stalled, waits for Kafka,
-    or has another problem. The last line on standard error names the first one.
+    With --check the exit code is 1 unless each configured stream provably makes progress or has ended: when no process
+    runs it, when it is stopped, stalled or waits for Kafka, when its source is silent, or when its reports are too
+    old. The last line on standard error names the first reason.
     """
     settings = load_settings(ctx)
     with open_database(settings) as db:
         settings = follow_stored_sizes(db, settings)
-        rows = _read_rows(db, settings)
+        health = judge_streams(read_health_facts(db))
+        rows = _read_rows(db, settings, health)
     if form == "table":
         click.echo("\n\n".join(format_stream(row) for row in rows))
     else:
         write_rows(rows, COLUMNS, form)
     if checks:
-        _raise_problems([row for row in rows if row["stream"] in settings.streams])
+        _raise_problems({name: health.get(name) for name in settings.streams})
 
 
-def _raise_problems(rows: list[Row]) -> None:
-    """Raise the first problem of the streams.
+def _raise_problems(health: Mapping[str, StreamHealth | None]) -> None:
+    """Raise the first problem of the streams; None is a stream that has never run.
 
     Raises:
         OutriderError: A stream is not well.
     """
-    unwell = [row for row in rows if row["problems"] or row["health"] not in WELL_STATES]
-    if not unwell:
+    problems = {
+        name: "never run" if each is None else _describe_obstacle(each)
+        for name, each in health.items()
+        if each is None or each.first_obstacle is not None
+    }
+    if not problems:
         return
-    row = unwell[0]
-    problem = row if row["health"] not in WELL_STATES else row["problems"][0]
-    state = row["health"] if problem is row else f"{problem['component']} {problem['state']}"
-    reason = row["health_reason"] if problem is row else problem["reason"]
-    more = f" (and {len(unwell) - 1} more streams)" if len(unwell) > 1 else ""
-    raise OutriderError(
-        f"stream {row['stream']} is not well: {state.replace('_', ' ')}"
-        f"{f': {escape_unprintable(reason)}' if reason else ''}{more}"
-    )
+    name, problem = next(iter(problems.items()))
+    more = f" (and {len(problems) - 1} more streams)" if len(problems) > 1 else ""
+    raise OutriderError(f"stream {name} is not well: {problem}{more}")
 
 
-def _read_rows(db: Database, settings: Settings) -> list[Row]:
+def _describe_obstacle(health: StreamHealth) -> str:
+    problem = health.first_obstacle
+    assert problem is not None, "a stream that is not well has a problem"
+    return f"{problem.state.replace('_', ' ')}: {escape_unprintable(problem.reason)}"
+
+
+def _read_rows(db: Database, settings: Settings, health: Mapping[str, StreamHealth]) -> list[Row]:
     stored = load_stream_ids(db)
-    health = read_health(db)
+    view = read_health(db)
     names = list(dict.fromkeys([*settings.streams, *stored]))
     return [
         _build_row(load_stream_status(db, stored[name], lease=f"control:{name}"), settings)
         | {"habitual_keys": _habitual_keys(db, stored[name])}
-        | _health_columns([each for each in health if each.stream == name])
+        | _health_columns([each for each in view if each.stream == name])
+        | _condition_columns(health.get(name))
         if name in stored
         else dict.fromkeys(COLUMNS) | _empty_row(name)
         for name in names
     ]
+
+
+def _condition_columns(health: StreamHealth | None) -> dict[str, Any]:
+    """Return the state of a stream as on the page, with the times that prove it."""
+    if health is None:  # stored since the facts were read
+        return {"condition": HealthState.UNKNOWN.value, "condition_since": None, "condition_reason": None, "proof": {}}
+    proof = health.proof
+    return {
+        "condition": health.state.value,
+        "condition_since": format_optional_time(health.since_us),
+        "condition_reason": health.reason,
+        "proof": {
+            "report_age_s": proof.report_age_s,
+            "lease_holder": proof.lease_holder,
+            "lease_renewed_age_s": proof.lease_renewed_s,
+            "last_commit_age_s": proof.last_commit_age_s,
+            "lag_events": proof.lag_events,
+            "waiting_s": proof.waiting_s,
+        },
+    }
 
 
 def _habitual_keys(db: Database, stream_id: int) -> list[dict[str, Any]]:
@@ -174,6 +206,9 @@ def _empty_row(name: str) -> dict[str, Any]:
         "pending": [],
         "never_reached": [],
         "habitual_keys": [],
+        "condition": HealthState.UNKNOWN.value,
+        "condition_reason": "it has never run",
+        "proof": {},
     }
 
 

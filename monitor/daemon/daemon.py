@@ -120,7 +120,7 @@ class Daemon:
             )
             jobs = self._build_scheduler(db, notifications, health)
             if self._settings.metrics is not None:
-                self._start_metrics(db, self._settings.metrics, jobs, notifications, owner, stack)
+                self._start_metrics(db, self._settings.metrics, jobs, notifications, health, owner, stack)
             stack.enter_context(tuned_garbage_collection())
             jobs.start()
             stack.callback(jobs.stop)
@@ -160,6 +160,7 @@ class Daemon:
         settings: MetricsSettings,
         jobs: JobScheduler,
         notifications: LiveNotifications,
+        health: HealthWatch,
         owner: str,
         stack: ExitStack,
     ) -> None:
@@ -169,6 +170,7 @@ class Daemon:
             db,
             self._streams,
             self._counters,
+            judged=lambda: health.judged,
             owner=owner,
             config_hashes=lambda: {name: each.file_hash for name, each in self._shared.items()},
             deliveries=notifications.counts.read,

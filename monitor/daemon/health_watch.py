@@ -4,12 +4,13 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from config.errors import StorageUnavailable
 from config.stream_rules import StreamRules
 from config.time_format import format_rough_duration, format_short_time
 from monitor.daemon.stream_supervisor import StreamCondition, StreamSupervisor
+from monitor.health.stream_health import StreamHealth, judge_streams
 from monitor.incidents.stalled import HeldPartition, find_stalled, update_stalled_incident
 from monitor.incidents.stopped import StreamStop, update_stopped_incident
 from monitor.pipeline.outages import KAFKA
@@ -17,17 +18,30 @@ from storage.control.health import HELD_STATE, STREAM_COMPONENT, HealthReport, H
 from storage.control.incidents import change_incidents
 from storage.control.records import Incident
 from storage.database.engine import Database
+from storage.database.tables import HEALTH_REPORT_INTERVAL_S
+from storage.queries.health import read_health_facts
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-_REPORT_INTERVAL_S = 10.0
-"""Reports that do not change are written again after this time, well before they expire."""
 
 _STALLED_CHECK_S = 30.0
 """Interval at which a process without stalled partitions reads whether the incident `stalled` has to be resolved."""
 
 _SINCE_TOLERANCE_US = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedHealth:
+    """The health of the streams of a process, from all stored rows, after its reports were stored.
+
+    Attributes:
+        streams: The health of each stream.
+        at_s: Time of the reports, on the monotonic clock.
+    """
+
+    streams: Mapping[str, StreamHealth]
+    at_s: float
 
 
 class HealthWatch:
@@ -38,6 +52,9 @@ class HealthWatch:
         streams: The streams, each with its rules.
         replica: Name of this process.
         clock: The monotonic clock, in seconds.
+
+    Attributes:
+        judged: The last judgement; None before the first reports.
     """
 
     def __init__(
@@ -61,6 +78,7 @@ class HealthWatch:
         self._stalled: set[str] = set()
         self._stalled_checked_s: dict[str, float] = {}
         self._unavailable_since: tuple[float, int] | None = None
+        self.judged: JudgedHealth | None = None
 
     def check(self) -> None:
         """Store changed reports, and open, repeat or resolve the incidents of kind `stopped`.
@@ -97,9 +115,11 @@ class HealthWatch:
             reports[stream_id] = keep_times(build_reports(condition, since_us), self._stored.get(stream_id, ()))
             self._update_incident(stream_id, condition, since_us, rules, now_us)
             self._update_stalled(stream_id, reports[stream_id], rules, now_us)
-        if reports != self._stored or now_s - self._stored_s >= _REPORT_INTERVAL_S:
+        if _states(reports) != _states(self._stored) or now_s - self._stored_s >= HEALTH_REPORT_INTERVAL_S:
             self._store.replace_reports(self._replica, reports)
             self._stored, self._stored_s = reports, now_s
+            names = [supervisor.name for supervisor, _ in self._streams]
+            self.judged = JudgedHealth(streams=judge_streams(read_health_facts(self._db, names)), at_s=now_s)
 
     def _update_incident(
         self,
@@ -196,6 +216,8 @@ def build_reports(condition: StreamCondition, since_us: Callable[[float], int]) 
             state=condition.state,
             since_us=since_us(condition.since_s),
             reason=condition.reason,
+            lag_events=condition.lag_events,
+            waiting_s=condition.waiting_s,
         )
     ]
     for outage in condition.outages:
@@ -215,6 +237,14 @@ def build_reports(condition: StreamCondition, since_us: Callable[[float], int]) 
         for each in condition.waiting
     ]
     return [*reports, *held]
+
+
+def _states(reports: Mapping[int, Sequence[HealthReport]]) -> Mapping[int, Sequence[HealthReport]]:
+    """Return the reports without the numbers that change all the time."""
+    return {
+        stream_id: [replace(each, lag_events=None, waiting_s=None) for each in of_stream]
+        for stream_id, of_stream in reports.items()
+    }
 
 
 def keep_times(reports: Sequence[HealthReport], stored: Sequence[HealthReport]) -> list[HealthReport]:

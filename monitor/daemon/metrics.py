@@ -1,10 +1,12 @@
 """The metrics of the daemon: collects counts, conditions and stored facts, and renders them at an interval."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
 from config.errors import StorageUnavailable
 from config.metrics import MetricsSettings
+from monitor.daemon.health_watch import JudgedHealth
 from monitor.daemon.stream_supervisor import StreamCondition, StreamSupervisor
 from monitor.metrics.counters import StreamCounters
 from monitor.metrics.endpoint import MetricsEndpoint
@@ -25,6 +27,7 @@ class DaemonMetrics:
         db: The database.
         streams: The streams.
         counters: The counts of each stream, by name.
+        judged: Returns the last judgement of the health of the streams; None before the first one.
         owner: Name of this process.
         config_hashes: Returns the hash of the settings of each stream.
         deliveries: Returns the numbers of deliveries.
@@ -38,6 +41,7 @@ class DaemonMetrics:
         streams: Sequence[StreamSupervisor],
         counters: Mapping[str, StreamCounters],
         *,
+        judged: Callable[[], JudgedHealth | None],
         owner: str,
         config_hashes: Callable[[], Mapping[str, str]],
         deliveries: Callable[[], DeliveryNumbers],
@@ -47,6 +51,7 @@ class DaemonMetrics:
         self._db = db
         self._streams = streams
         self._counters = counters
+        self._judged = judged
         self._owner = owner
         self._store_problem: str | None = None
         self._config_hashes = config_hashes
@@ -88,7 +93,13 @@ class DaemonMetrics:
         return probe_liveness(self._checks(), is_store_available=self._store_problem is None)
 
     def _probe_readiness(self) -> ProbeResult:
-        return probe_readiness(self._checks(), store_problem=self._store_problem)
+        judged = self._judged()
+        return probe_readiness(
+            self._checks(),
+            {} if judged is None else judged.streams,
+            judged_age_s=float("inf") if judged is None else time.monotonic() - judged.at_s,
+            store_problem=self._store_problem,
+        )
 
     def _checks(self) -> list[StreamCheck]:
         return [build_check(each.name, each.condition(), each.stuck_s()) for each in self._streams]

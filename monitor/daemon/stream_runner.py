@@ -27,6 +27,7 @@ from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.wakeup import ControlWakeup
 from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.shared_settings import SharedSettings
+from monitor.daemon.thread_progress import StuckThread, find_stuck_threads
 from monitor.metrics.counters import StreamCounters
 from monitor.models.promotion import Promoter
 from monitor.models.refit_fit import ChildFitter
@@ -116,6 +117,8 @@ class StreamRunner:
         self._topics: frozenset[str] = frozenset()
         self._model_cache = ModelCache(name, self._models)
         self.worker: Worker | None = None
+        self._intake: Intake | None = None
+        self._control_round_s = time.monotonic()
 
     def stop(self) -> None:
         """Request the stop; decoded records are committed first."""
@@ -136,6 +139,19 @@ class StreamRunner:
     def waiting_partitions(self) -> tuple[WaitingPartition, ...]:
         """Return the partitions that have records and have not moved for some time."""
         return () if self.worker is None else self.worker.find_waiting()
+
+    @property
+    def stuck_threads(self) -> tuple[StuckThread, ...]:
+        """Return the threads that have completed no round for some time, while the stream runs."""
+        worker, intake = self.worker, self._intake
+        if self.phase != "running" or self._stop.is_set() or worker is None or intake is None:
+            return ()
+        rounds_s = {"polling": intake.last_poll_s, "worker": worker.last_round_s, "control": self._control_round_s}
+        return find_stuck_threads(rounds_s, time.monotonic())
+
+    def lag_events(self) -> int | None:
+        """Return the offsets that are not stored yet, over the partitions of this process; None if it is unknown."""
+        return None if self._intake is None else self._intake.lag_events()
 
     def stuck_s(self) -> float:
         """Return the seconds that records have waited without a commit; 0 without waiting records."""
@@ -265,7 +281,7 @@ class StreamRunner:
             return
         drained = threading.Event()
         retry = StorageRetry(self._stop, DRAIN_TIMEOUT_S)
-        intake = Intake(
+        self._intake = intake = Intake(
             stream_id=state.id,
             owner=self._owner,
             open_source=lambda: self._stdin_source or self._open_source(state.id, group=self._db.dialect != "sqlite"),
@@ -305,6 +321,7 @@ class StreamRunner:
             self._make_thread("worker", lambda: self._run_worker(worker, drained)),
             self._make_thread("control", lambda: self._run_control(state, worker)),
         ]
+        self._control_round_s = time.monotonic()
         for thread in self._threads:
             thread.start()
         self.phase = "running"
@@ -362,7 +379,7 @@ class StreamRunner:
 
     def _run_control(self, state: StreamState, worker: Worker) -> None:
         """Seal, judge and tick while this process holds the lease; stop the stream when no work remains."""
-        lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
+        lease = Lease(Leases(self._db), f"control:{self.name}", self._owner, note_answer=self._note_control_round)
         windows, thresholds = WindowStore(self._db), ThresholdStore(self._db)
         reader = RuleReader(self._schedule, self._shared.read_rules)
         plane = ControlPlane(
@@ -434,6 +451,9 @@ class StreamRunner:
             )
             self._stop.wait(_BACKOFF_S)
             return False
+
+    def _note_control_round(self) -> None:
+        self._control_round_s = time.monotonic()
 
     def _run_timed(self, plane: ControlPlane) -> bool:
         started_s = time.monotonic()

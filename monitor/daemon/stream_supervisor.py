@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from config.errors import OutriderError
+from monitor.daemon.thread_progress import StuckThread
 from monitor.pipeline.outages import TOPIC, Outage
 from monitor.pipeline.waiting import WaitingPartition
 
@@ -45,6 +46,15 @@ class SupervisedRunner(Protocol):
         """Return the partitions that have records and have not moved for some time."""
         ...
 
+    @property
+    def stuck_threads(self) -> tuple[StuckThread, ...]:
+        """Return the threads that have completed no round for some time."""
+        ...
+
+    def lag_events(self) -> int | None:
+        """Return the offsets that are not stored yet; None if it is unknown."""
+        ...
+
     def run(self) -> None:
         """Run the stream until it ends, fails or is stopped."""
         ...
@@ -71,6 +81,9 @@ class StreamCondition:
         failures: The number of failures since then.
         has_recovered: Whether the stream has run long enough to be well.
         waiting: The partitions that have records and have not moved for some time.
+        stuck: The threads that have completed no round for some time; the state is then `stuck`.
+        lag_events: The offsets that are not stored yet, over the partitions of this process; None if it is unknown.
+        waiting_s: Seconds that records have waited without a commit; 0 without waiting records.
     """
 
     state: str
@@ -81,6 +94,9 @@ class StreamCondition:
     failures: int = 0
     has_recovered: bool = False
     waiting: tuple[WaitingPartition, ...] = ()
+    stuck: tuple[StuckThread, ...] = ()
+    lag_events: int | None = None
+    waiting_s: float = 0.0
 
     @property
     def is_stopped(self) -> bool:
@@ -239,14 +255,21 @@ class StreamSupervisor:
             )
         if runner is None:
             return condition
-        condition = replace(condition, waiting=runner.waiting_partitions)
+        condition = replace(
+            condition,
+            waiting=runner.waiting_partitions,
+            stuck=runner.stuck_threads,
+            lag_events=runner.lag_events(),
+            waiting_s=runner.stuck_s(),
+        )
         outages, phase = runner.current_outages, runner.phase
         if outages:
             return _add_outages(condition, outages, now_s)
+        if condition.stuck:
+            longest = condition.stuck[0]
+            return replace(condition, state="stuck", since_s=longest.since_s, reason=longest.reason)
         if is_over or (is_long and phase in RUNNING_PHASES):
-            return StreamCondition(
-                state=phase, since_s=condition.since_s, has_recovered=True, waiting=condition.waiting
-            )
+            return replace(condition, state=phase, reason=None, failed_since_s=None, failures=0, has_recovered=True)
         return replace(condition, state=phase)
 
 

@@ -1,7 +1,10 @@
 """The probes `/livez` and `/readyz` as pure functions of the conditions of the streams."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from monitor.health.stream_health import StreamHealth
+from storage.database.tables import HEALTH_REPORT_TTL_S
 
 STUCK_AFTER_S = 600.0
 """Time without progress of waiting records after which a restart of the process may help."""
@@ -54,18 +57,34 @@ def probe_liveness(checks: Sequence[StreamCheck], *, is_store_available: bool) -
     )
 
 
-def probe_readiness(checks: Sequence[StreamCheck], *, store_problem: str | None) -> ProbeResult:
-    """Return whether all streams run and the database answers, with one line per check."""
-    lines = [f"[{'ok' if store_problem is None else 'failed'}] database{_reason(store_problem)}"]
-    is_ok = store_problem is None
+def probe_readiness(
+    checks: Sequence[StreamCheck], judged: Mapping[str, StreamHealth], *, judged_age_s: float, store_problem: str | None
+) -> ProbeResult:
+    """Return whether it is proven that all streams are monitored, with one line per check.
+
+    Findings about the events, such as a spike or a silent source, are no reason: the process does its work.
+
+    Args:
+        checks: The present conditions of the streams in this process.
+        judged: The health of the streams from the stored rows of all processes, by name.
+        judged_age_s: Seconds since this process has stored its reports and read these rows.
+        store_problem: Why the database does not answer; None if it does.
+    """
+    is_reported = judged_age_s < HEALTH_REPORT_TTL_S
+    lines = [_check_line("database", None, store_problem, is_ok=store_problem is None)]
+    age = "no report is stored yet" if judged_age_s == float("inf") else f"the last was stored {judged_age_s:.0f} s ago"
+    lines.append(_check_line("reports", None, age, is_ok=is_reported))
+    is_ok = is_reported and store_problem is None
     for each in checks:
+        health = judged.get(each.stream)
+        fault = None if health is None else health.first_fault
         held = "; ".join(each.held_partitions)
-        is_well = each.state in WELL_STATES and not held
+        is_well = each.state in WELL_STATES and not held and health is not None and fault is None
         is_ok = is_ok and is_well
-        state = each.state.replace("_", " ")
-        lines.append(f"[{'ok' if is_well else 'failed'}] stream {each.stream}: {state}{_reason(each.reason or held)}")
+        reason = each.reason or held or (None if fault is None else fault.reason)
+        lines.append(_check_line(f"stream {each.stream}", each.state.replace("_", " "), reason, is_ok=is_well))
     return ProbeResult(is_ok=is_ok, lines=lines)
 
 
-def _reason(reason: str | None) -> str:
-    return f": {reason}" if reason else ""
+def _check_line(name: str, state: str | None, reason: str | None, *, is_ok: bool) -> str:
+    return ": ".join(part for part in (f"[{'ok' if is_ok else 'failed'}] {name}", state, reason) if part)

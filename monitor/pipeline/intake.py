@@ -95,6 +95,7 @@ class Intake:
         self._lost: dict[Partition, float] = {}
         self._replaced: set[Partition] = set()
         self._positions: Mapping[Partition, int] = {}
+        self._log_ends: Mapping[Partition, int] = {}
         self.last_poll_s = self._next_check_s = self._next_publish_s = clock()
 
     def request_reclaim(self, request: ReclaimRequest) -> None:
@@ -104,6 +105,18 @@ class Intake:
     def set_positions(self, positions: Mapping[Partition, int]) -> None:
         """Set the committed positions to publish for lag tools; called by the worker thread."""
         self._positions = positions
+
+    def lag_events(self) -> int | None:
+        """Return the offsets between the stored positions and the ends of the logs of the claimed partitions.
+
+        For any thread. None if the end of a claimed log is not known.
+        """
+        claims, positions, ends = dict(self._claims), self._positions, self._log_ends
+        if not claims or claims.keys() - ends.keys():
+            return None
+        return sum(
+            max(0, ends[each] - max(claim.next_offset, positions.get(each, 0))) for each, claim in claims.items()
+        )
 
     def run(self) -> None:
         """Poll until the stop event is set; then wait for the worker to drain and close the source."""
@@ -229,6 +242,7 @@ class Intake:
         with contextlib.suppress(KeyError):  # no longer assigned
             source.seek(partition, Position(next_offset=claim.next_offset, cursor=claim.cursor))
             self._claims[partition] = claim
+            self._positions = {each: at for each, at in self._positions.items() if each != partition}
             self._inbox.put(PartitionClaimed(partition=partition, claim=claim))
 
     def _find_source_ids(self, source: Source, partitions: Sequence[Partition]) -> dict[Partition, int]:
@@ -294,6 +308,7 @@ class Intake:
             # The time before the check, so that a process that is suspended after it reports nothing stale.
             seen_us = self._now_us()
             caught_up = source.caught_up(frozenset(self._claims))
+            self._log_ends = source.log_ends
         except (BrokerUnavailable, StorageUnavailable):
             return
         if caught_up:

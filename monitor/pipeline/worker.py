@@ -126,7 +126,7 @@ class Worker:
         self._stop_requested_s: float | None = None
         self._rejection_warning = AllRejectedWarning()
         self.events_committed = 0
-        self.last_commit_s = self._clock()
+        self.last_commit_s = self.last_round_s = self._clock()
 
     @property
     def ended(self) -> bool:
@@ -162,6 +162,7 @@ class Worker:
             self._process_message(message)
             message = None if self._is_group_full() else self._inbox.get(0.0)
         self._commit_due()
+        self.last_round_s = self._clock()
         return self._is_finishing and self._is_drained()
 
     @property

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from storage.control.incidents import open_incidents
 from storage.control.records import Incident
 from storage.database.engine import Database
-from storage.database.tables import HEALTH_REPORT_TTL_S, health_reports, streams
+from storage.database.tables import HEALTH_CLOCK_TOLERANCE_S, HEALTH_REPORT_TTL_S, health_reports, streams
 
 STREAM_COMPONENT = "stream"
 """The component of the row that describes a stream as a whole."""
@@ -18,7 +18,6 @@ STREAM_COMPONENT = "stream"
 HELD_STATE = "held"
 """The state of a partition that has records and does not move."""
 
-_TTL_US = HEALTH_REPORT_TTL_S * 1_000_000
 _DELETE_AFTER_US = 3_600_000_000
 """Age at which the rows of a process that was killed are deleted."""
 
@@ -32,12 +31,16 @@ class HealthReport:
         state: The state, as in the view `health`.
         since_us: Time since which the state holds, on the database's clock.
         reason: The reason in words; None if there is nothing to explain.
+        lag_events: Of the stream: offsets between its stored positions and the ends of the logs; None if unknown.
+        waiting_s: Of the stream: seconds that its oldest waiting record has waited; None if unknown.
     """
 
     component: str
     state: str
     since_us: int
     reason: str | None = None
+    lag_events: int | None = None
+    waiting_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class HealthStore:
                     "since_us": each.since_us,
                     "reason": each.reason,
                     "reported_at_us": now_us,
+                    "lag_events": each.lag_events,
+                    "waiting_s": each.waiting_s,
                 }
                 for stream_id, of_stream in reports.items()
                 for each in of_stream
@@ -96,7 +101,7 @@ class HealthStore:
                     table.stream_id == stream_id,
                     table.state == HELD_STATE,
                     table.replica != replica,
-                    table.reported_at_us > self._db.now_us(conn) - _TTL_US,
+                    _is_fresh(self._db.now_us(conn)),
                 )
             )
             return [HealthReport(**row) for row in rows.mappings()]
@@ -104,7 +109,7 @@ class HealthStore:
     def stream_facts(self, stream_id: int, replica: str) -> StreamFacts:
         """Return the open incidents of a stream, and its states in other processes."""
         with self._db.read() as conn:
-            fresh = health_reports.c.reported_at_us > self._db.now_us(conn) - _TTL_US
+            fresh = _is_fresh(self._db.now_us(conn))
             states = conn.scalars(
                 sa.select(health_reports.c.state).where(
                     health_reports.c.stream_id == stream_id,
@@ -114,3 +119,9 @@ class HealthStore:
                 )
             )
             return StreamFacts(other_states=frozenset(states), open_incidents=open_incidents(conn, stream_id))
+
+
+def _is_fresh(now_us: int) -> sa.ColumnElement[bool]:
+    return health_reports.c.reported_at_us.between(
+        now_us - HEALTH_REPORT_TTL_S * 1_000_000 + 1, now_us + HEALTH_CLOCK_TOLERANCE_S * 1_000_000
+    )

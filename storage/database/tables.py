@@ -20,8 +20,17 @@ WIDE_RANGE_US = 3_600_000_000
 WIDE_RANGE = f"max_time_us - min_time_us > {WIDE_RANGE_US}"
 """SQL condition of a wide range of commits, as written in its index."""
 
-HEALTH_REPORT_TTL_S = 30
-"""Seconds after which a row of `health_reports` that was not written again is ignored."""
+HEALTH_REPORT_INTERVAL_S = 5
+"""Seconds after which a row of `health_reports` that has not changed is written again."""
+
+HEALTH_REPORT_TTL_S = 15
+"""Seconds after which a row of `health_reports` that was not written again proves nothing."""
+
+HEALTH_CLOCK_TOLERANCE_S = 5
+"""A row of `health_reports` that is further in the future proves nothing: the database's clock was set back."""
+
+CONTROL_LEASE_TTL_S = 10
+"""Seconds after which another process may take the lease on the control plane of a stream that was not renewed."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -103,6 +112,10 @@ health_reports = sa.Table(
     sa.Column("since_us", _Us, nullable=False),
     sa.Column("reason", _Text),
     sa.Column("reported_at_us", _Us, nullable=False),
+    # Of the component `stream`: offsets between the stored positions and the ends of the logs, over the partitions of
+    # the process, and seconds that its oldest waiting record has waited; NULL if unknown, and of other components.
+    sa.Column("lag_events", _Us),
+    sa.Column("waiting_s", _Double),
 )
 
 sources = sa.Table(

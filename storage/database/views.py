@@ -11,7 +11,12 @@ from typing import Literal
 from sqlalchemy.engine import Connection
 
 from storage.database.dialects import CLOCK_SQL_US
-from storage.database.tables import FOREVER_US, HEALTH_REPORT_TTL_S
+from storage.database.tables import (
+    CONTROL_LEASE_TTL_S,
+    FOREVER_US,
+    HEALTH_CLOCK_TOLERANCE_S,
+    HEALTH_REPORT_TTL_S,
+)
 
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -30,6 +35,12 @@ SHADOW_AGREEMENT = """SELECT sw.model_id, count(*) AS windows, CAST(sum(w.events
   FROM shadow_windows sw JOIN windows w ON w.stream_id = sw.stream_id AND w.window_start_us = sw.window_start_us
  WHERE sw.outliers_of_both IS NOT NULL AND sw.events = w.events GROUP BY sw.model_id"""
 """The outliers of each shadow model and of the active one, over the windows that both scored, by model."""
+
+NO_LEASE = "no process that reports holds the lease on the control plane, so that no window is judged"
+"""Reason of the state `unknown` of a stream whose events are stored and not judged."""
+
+NO_REPORT = "a process holds the lease on the control plane and reports nothing"
+"""Reason of the state `unknown` of a stream whose processes do not report."""
 
 _SOURCE_COLUMNS = "st.name AS stream, so.topic, so.partition"
 
@@ -171,13 +182,22 @@ SELECT x.stream, x.component, x.state, {time("x.since_us", "since")}, x.reason, 
 def _health_states(dialect: Dialect) -> str:
     """Return the common table expressions of the view `health`: fresh reports, and the state of each stream.
 
-    A stream has the state of the replica that does best: a replica that cannot run it is a row of its own.
+    A stream has the state of the replica that does best: a replica that cannot run it is a row of its own. It runs only
+    if a process that reports holds the lease on its control plane. Reports and leases from before the clock was set
+    back, which lie in the future, prove nothing (`monitor.health.stream_health` decides in the same way).
     """
     return f"""clock AS (SELECT {CLOCK_SQL_US[dialect]} AS now_us),
   reports AS (SELECT h.stream_id, h.replica, h.component, h.state, h.since_us, h.reason,
       ROW_NUMBER() OVER (PARTITION BY h.stream_id, h.component ORDER BY h.since_us, h.replica) AS place
     FROM health_reports h CROSS JOIN clock
-   WHERE h.reported_at_us > clock.now_us - {HEALTH_REPORT_TTL_S * 1_000_000}),
+   WHERE h.reported_at_us > clock.now_us - {HEALTH_REPORT_TTL_S * 1_000_000}
+     AND h.reported_at_us <= clock.now_us + {HEALTH_CLOCK_TOLERANCE_S * 1_000_000}),
+  held AS (SELECT st.id AS stream_id, l.holder
+    FROM streams st JOIN leases l ON l.name = 'control:' || st.name CROSS JOIN clock
+   WHERE l.expires_at_us > clock.now_us
+     AND l.expires_at_us <= clock.now_us + {2 * CONTROL_LEASE_TTL_S * 1_000_000}),
+  judged AS (SELECT h.stream_id FROM held h JOIN reports r ON r.stream_id = h.stream_id
+   WHERE r.component = 'stream' AND substr(h.holder, 1, length(r.replica)) = r.replica),
   candidates AS (
     SELECT stream_id, 0 AS place, 'ended' AS state, MAX(committed_at_us) AS since_us, NULL AS reason
       FROM positions WHERE active GROUP BY stream_id HAVING MIN(idle_until_us) = {FOREVER_US}
@@ -187,11 +207,10 @@ def _health_states(dialect: Dialect) -> str:
     UNION ALL SELECT stream_id, CASE state WHEN 'running' THEN 3 WHEN 'warming_up' THEN 4 ELSE 5 END, state, since_us,
         reason
       FROM reports WHERE component = 'stream'
-    UNION ALL SELECT st.id, 6,
-        CASE WHEN EXISTS (SELECT 1 FROM models m WHERE m.stream_id = st.id) THEN 'running' ELSE 'warming_up' END,
-        st.created_at_us, NULL
-      FROM streams st JOIN leases l ON l.name = 'control:' || st.name CROSS JOIN clock
-     WHERE l.expires_at_us > clock.now_us
+       AND (state <> 'running' OR stream_id IN (SELECT stream_id FROM judged))
+    UNION ALL SELECT stream_id, 3, 'unknown', NULL, '{NO_LEASE}'
+      FROM reports WHERE component = 'stream' AND state = 'running' AND stream_id NOT IN (SELECT stream_id FROM judged)
+    UNION ALL SELECT stream_id, 6, 'unknown', NULL, '{NO_REPORT}' FROM held
     UNION ALL SELECT st.id, 9, 'not_running', MAX(p.committed_at_us), NULL
       FROM streams st LEFT JOIN positions p ON p.stream_id = st.id GROUP BY st.id),
   overall AS (SELECT st.id AS stream_id, st.name AS stream, c.state, c.since_us, c.reason

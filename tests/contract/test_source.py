@@ -212,6 +212,8 @@ def test_only_partitions_delivered_to_their_end_are_caught_up(log: SourceLog) ->
     reader.source.set_paused(frozenset())
     reader.read_to({each: end for each, (_, end) in found.items()})
     assert reader.source.caught_up(everything) == everything
+    ends = reader.source.log_ends
+    assert ends in ({}, {each: end for each, (_, end) in found.items()})
 
 
 def test_earliest_is_the_begin_and_latest_is_the_end(log: SourceLog) -> None:

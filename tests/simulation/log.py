@@ -120,6 +120,10 @@ class GroupSource:
     def problem(self) -> None:
         return None
 
+    @property
+    def log_ends(self) -> Mapping[Partition, int]:
+        return {each: log.visible_end for each, log in self._group.logs.items()}
+
     def discover(self) -> list[PartitionInfo]:
         return [
             PartitionInfo(partition=each, identity="log", begin=0, end=log.visible_end)

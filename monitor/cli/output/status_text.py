@@ -19,6 +19,7 @@ def format_stream(row: Row) -> str:
         state = f"{escape_unprintable(format_progress(progress))}{tail}"
         rejected = [f"  rejected       {escape_unprintable(format_rejection(each))}" for each in progress.rejections]
     lines = [f"{row['stream']}: {state}", *_health_lines(row), *rejected]
+    lines += _proof_lines(row)
     if row["sources"]:
         lines += [_events_line(row), _lag_line(row)]
     if row["threshold"] is not None:
@@ -56,6 +57,16 @@ def _health_lines(row: Row) -> list[str]:
         for each in row["held"]
     ]
     return lines
+
+
+def _proof_lines(row: Row) -> list[str]:
+    """Return how old the proofs of the state are."""
+    proof = row["proof"]
+    if not proof or proof["report_age_s"] is None:
+        return []
+    lease = proof["lease_holder"]
+    renewed = "nobody holds the lease" if lease is None else f"lease renewed {format_age(proof['lease_renewed_age_s'])}"
+    return [f"  proof          reported {format_age(proof['report_age_s'])}, {renewed}"]
 
 
 def _describe_refit(refit: Mapping[str, str | None]) -> str:
@@ -102,7 +113,9 @@ def _lag_line(row: Row) -> str:
         for each in row["sources"][:4]
     )
     more = f" and {len(row['sources']) - 4} more" if len(row["sources"]) > 4 else ""
-    lag = "none, at the end" if row["lag"] == 0 else f"see `outrider offsets {row['stream']}`"
+    known = row["proof"].get("lag_events")
+    behind = f"see `outrider offsets {row['stream']}`" if known is None else f"{known:,} events"
+    lag = "none, at the end" if row["lag"] == 0 else behind
     return f"  lag            {lag}; next offset of {offsets}{more}"
 
 

@@ -116,6 +116,15 @@ def test_the_partitions_of_an_assignment_are_claimed_in_one_transaction(sqlite_d
         running.end()
 
 
+def test_the_lag_counts_the_records_behind_the_stored_positions_of_all_claimed_partitions(
+    running: RunningIntake,
+) -> None:
+    assert RunningIntake(running.db, running.stream_id, running.source).intake.lag_events() is None
+    wait_until(lambda: running.intake.lag_events() == 10)
+    running.intake.set_positions({partition(0): 5, partition(1): 2})
+    assert running.intake.lag_events() == 3
+
+
 def test_a_lost_claim_is_renewed_from_the_stored_position(running: RunningIntake) -> None:
     wait_until(lambda: running.received(PartitionEnded, n=2))
     old = next(message.claim for message in running.of(PartitionClaimed) if message.partition == partition(0))

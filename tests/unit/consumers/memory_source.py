@@ -91,6 +91,11 @@ class MemorySource:
         """None: there is no broker."""
         return None
 
+    @property
+    def log_ends(self) -> Mapping[Partition, int]:
+        """The ends of all logs."""
+        return {each: len(log) for each, log in self._logs.items()}
+
     def publish(self, positions: Mapping[Partition, int]) -> None:
         """Do nothing."""
 

@@ -29,6 +29,30 @@ def read_status(outrider: OutriderRunner) -> dict[str, Any]:
     return {row["stream"]: row for row in json.loads(result.out)}
 
 
+def report_as_daemon(db: Database, payments: PaymentsStream, state: str) -> None:
+    """Store the lease and the report of a daemon that runs the stream."""
+    Leases(db).acquire("control:payments", "another-daemon:1", LEASE_TTL_S)
+    report = HealthReport(component="stream", state=state, since_us=db.now_us(), lag_events=3)
+    HealthStore(db).replace_reports("another-daemon", {payments.stream.id: [report]})
+
+
+def test_check_fails_until_the_stream_is_proven_and_for_a_stream_that_never_ran(
+    outrider: OutriderRunner, db: Database, payments: PaymentsStream, config: Path
+) -> None:
+    result = outrider("status", "--check")
+    assert result.code == 1
+    assert "stream payments is not well: not running: no process runs the stream (and 1 more streams)" in result.err
+    report_as_daemon(db, payments, "running")
+    assert "stream clicks is not well: never run" in outrider("status", "--check").err
+    config.write_text(re.sub(r"\n  clicks:(\n    .*)+", "", config.read_text()))
+    result = outrider("status", "--check")
+    assert (result.code, result.err) == (0, ""), "an open spike is a finding, not a fault"
+    assert re.search(r"proof +reported \d+ s ago, lease renewed \d+ s ago", result.out)
+    assert "lag            3 events; next offset of" in result.out
+    proof = read_status(outrider)["payments"]["proof"]
+    assert (proof["lease_holder"], proof["lag_events"]) == ("another-daemon:1", 3)
+
+
 def test_configured_stream_without_rows_has_never_run(outrider: OutriderRunner, payments: PaymentsStream) -> None:
     assert read_status(outrider)["clicks"]["state"] == "never run"
     assert "clicks: never run" in outrider("status").out
@@ -37,7 +61,7 @@ def test_configured_stream_without_rows_has_never_run(outrider: OutriderRunner, 
 def test_warm_up_is_shown_as_n_of_m_events(outrider: OutriderRunner, db: Database, config: Path) -> None:
     payments = PaymentsStream(db, config)
     ModelStore(db).report_warm_up(payments.stream.id, WarmUpProgress(events=1_234, wanted=10_000, left_s=2_400.0))
-    Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
+    report_as_daemon(db, payments, "warming_up")
     row = read_status(outrider)["payments"]
     assert (row["warm_up_events"], row["warm_up_wanted"], row["running"]) == (1_234, 10_000, True)
     assert "payments: warming up: 1,234 of 10,000 events, about 40 min left" in outrider("status").out
@@ -50,9 +74,9 @@ def test_warm_up_without_a_running_daemon_is_shown_as_stopped(
     assert "payments: warming up: 0 of 10,000 events, waiting for the first (stopped)" in outrider("status").out
 
 
-def test_held_lease_means_running(outrider: OutriderRunner, db: Database, payments: PaymentsStream) -> None:
+def test_a_report_and_the_lease_mean_running(outrider: OutriderRunner, db: Database, payments: PaymentsStream) -> None:
     assert read_status(outrider)["payments"]["state"] == "stopped"
-    Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
+    report_as_daemon(db, payments, "running")
     assert read_status(outrider)["payments"]["state"] == "running"
 
 
@@ -140,6 +164,7 @@ def test_held_partitions_and_the_share_of_late_events_are_shown(
     assert row["late_share_last_hour"] == 0.1
     assert [(each["partition"], each["reason"]) for each in row["held"]] == [("t[1]", "lead: it is ahead")]
     assert row["problems"] == []
+    assert (row["condition"], row["health"]) == ("critical", "unknown"), "the spike is open, and nobody has the lease"
     out = outrider("status").out
     assert re.search(r"held +t\[1\] since .*lead: it is ahead", out)
     assert "10.0% of the events of the last hour" in out
@@ -181,7 +206,7 @@ def test_rejected_records_of_a_warm_up_are_shown_with_the_nearest_field(
         events=0, wanted=500, records=1_200, rejected=1_200, rejections=(rejected,), caught_up=True
     )
     ModelStore(db).report_warm_up(payments.stream.id, progress)
-    Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
+    report_as_daemon(db, payments, "warming_up")
     text = outrider("status").out
     assert "payments: warming up: 0 of 500 events, all 1,200 records rejected: missing_feature 1,200" in text
     assert f"  rejected       missing_feature 1,200 (amount: absent; {hint})" in text
@@ -201,7 +226,7 @@ def test_estimate_of_a_warm_up_that_has_caught_up_is_shown(
     )
     ModelStore(db).report_warm_up(payments.stream.id, progress)
     assert "caught up" not in outrider("status").out, "no daemon reads"
-    Leases(db).acquire("control:payments", "another-daemon", LEASE_TTL_S)
+    report_as_daemon(db, payments, "warming_up")
     assert "172 of 5,500 events, caught up; at 37 events/h this takes 6 days" in outrider("status").out
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from config.errors import BrokerUnavailable, ConfigError, TopicMissing
 from monitor.daemon.stream_supervisor import StreamSupervisor, backoff_s, is_well
+from monitor.daemon.thread_progress import STUCK_AFTER_S, StuckThread, find_stuck_threads
 from monitor.pipeline.outages import Outage, Outages
 from monitor.pipeline.waiting import WaitingPartition
 
@@ -28,6 +29,7 @@ class Runner:
         self.phase = "running"
         self.outages = Outages(clock)
         self.stopped = threading.Event()
+        self.stuck: tuple[StuckThread, ...] = ()
         self._clock, self._planned, self._run_s = clock, failure, run_s
 
     @property
@@ -37,6 +39,13 @@ class Runner:
     @property
     def waiting_partitions(self) -> tuple[WaitingPartition, ...]:
         return ()
+
+    @property
+    def stuck_threads(self) -> tuple[StuckThread, ...]:
+        return self.stuck
+
+    def lag_events(self) -> int | None:
+        return 7
 
     def run(self) -> None:
         self._clock.now_s += self._run_s
@@ -156,3 +165,25 @@ def test_a_stream_without_an_answer_waits_for_kafka_and_one_without_its_topic_is
     )
     runner.outages.update(None)
     assert stream.condition().state == "running"
+
+
+def test_a_stuck_thread_is_the_state_of_a_running_stream_until_it_moves(clock: Clock) -> None:
+    runner = Runner(clock, None)
+    stream, _ = supervise(clock, [lambda: runner])
+    stream.run()
+    rounds_s = {"polling": clock.now_s, "control": clock.now_s - STUCK_AFTER_S - 1}
+    runner.stuck = find_stuck_threads(rounds_s, clock.now_s)
+    found = stream.condition()
+    assert (found.state, found.since_s, found.lag_events) == ("stuck", rounds_s["control"], 7)
+    assert found.reason == "the control thread has completed no round since then"
+    runner.stuck = find_stuck_threads(rounds_s | {"control": clock.now_s - STUCK_AFTER_S}, clock.now_s)
+    assert stream.condition().state == "running"
+
+
+def test_an_outage_is_named_before_the_thread_that_waits_for_it(clock: Clock) -> None:
+    runner = Runner(clock, None)
+    stream, _ = supervise(clock, [lambda: runner])
+    stream.run()
+    runner.outages.update(BrokerUnavailable("Kafka at b:1 does not answer"))
+    runner.stuck = find_stuck_threads({"polling": clock.now_s - STUCK_AFTER_S - 1}, clock.now_s)
+    assert stream.condition().state == "waiting_for_kafka"

@@ -9,10 +9,14 @@ import pytest
 
 from config.errors import ConfigError
 from config.metrics import MetricsSettings
+from monitor.health.stream_health import StreamHealth, judge_stream
 from monitor.metrics.endpoint import MetricsEndpoint
 from monitor.metrics.exposition import Exposition
 from monitor.metrics.probes import STUCK_AFTER_S, ProbeResult, StreamCheck, probe_liveness, probe_readiness
+from storage.database.tables import HEALTH_REPORT_TTL_S
+from storage.queries.health import OpenIncidentFacts, ReportFacts, StreamHealthFacts
 
+NOW_US = 1_000_000_000
 WELL = StreamCheck(stream="payments", state="running", reason=None, stuck_s=0.0, has_outage=False)
 STUCK = replace(WELL, stuck_s=STUCK_AFTER_S + 1)
 
@@ -35,21 +39,71 @@ def test_only_waiting_records_without_an_outage_end_liveness(
     assert "payments" not in json.dumps(list(result.lines))
 
 
+def judged(*, reported: bool = True, kind: str | None = None) -> StreamHealth:
+    """Return the health of a running stream, with an open incident if `kind` is given."""
+    report = ReportFacts(
+        replica="a",
+        component="stream",
+        state="running",
+        since_us=0,
+        reason=None,
+        reported_at_us=NOW_US if reported else 0,
+        lag_events=0,
+        waiting_s=0.0,
+    )
+    incident = None
+    if kind is not None:
+        incident = OpenIncidentFacts(
+            id=7, kind=kind, severity="critical", opened_at_us=0, summary="why", acknowledged_by=None
+        )
+    facts = StreamHealthFacts(
+        stream="payments",
+        reports=[report],
+        lease_holder="a:1",
+        lease_expires_us=NOW_US + 5_000_000,
+        has_model=True,
+        incidents=[] if incident is None else [incident],
+    )
+    return judge_stream(facts, NOW_US)
+
+
 def test_readiness_names_each_problem() -> None:
     checks = [
         WELL,
         replace(WELL, stream="logins", state="waiting_for_kafka", reason="Kafka at b:1 does not answer"),
         replace(WELL, stream="meters", held_partitions=["meters[3] lead: ahead"]),
+        replace(WELL, stream="clicks"),
+        replace(WELL, stream="orders"),
     ]
-    result = probe_readiness(checks, store_problem="the database is read-only")
+    health = {name: judged() for name in ("payments", "logins", "meters")} | {"clicks": judged(reported=False)}
+    result = probe_readiness(checks, health, judged_age_s=4.2, store_problem="the database is read-only")
     assert not result.is_ok
     assert result.lines == [
         "[failed] database: the database is read-only",
+        "[ok] reports: the last was stored 4 s ago",
         "[ok] stream payments: running",
         "[failed] stream logins: waiting for kafka: Kafka at b:1 does not answer",
         "[failed] stream meters: running: meters[3] lead: ahead",
+        "[failed] stream clicks: running: a has reported nothing for 17 min",
+        "[failed] stream orders: running",
     ]
-    assert probe_readiness([WELL], store_problem=None).is_ok
+
+
+@pytest.mark.parametrize(
+    ("health", "age_s", "is_ready"),
+    [
+        (judged(), 0.0, True),
+        (judged(), float(HEALTH_REPORT_TTL_S), False),
+        (judged(), float("inf"), False),
+        (judged(kind="spike"), 0.0, True),
+        (judged(kind="silence"), 0.0, True),
+        (judged(kind="stalled"), 0.0, False),
+    ],
+)
+def test_readiness_needs_a_stored_proof_and_ignores_findings_about_events(
+    health: StreamHealth, age_s: float, is_ready: bool
+) -> None:
+    assert probe_readiness([WELL], {"payments": health}, judged_age_s=age_s, store_problem=None).is_ok == is_ready
 
 
 def get(port: int | None, path: str, accept: str = "*/*") -> tuple[int, str, str]:
