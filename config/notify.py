@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from config.channels.log import LogChannelSettings
 from config.channels.registration import ChannelSettings
+from config.heartbeats import HeartbeatSettings
 from config.section import Names, Section, raise_problems, split_list
 from config.units import PositiveDuration
 
@@ -58,6 +59,9 @@ class NotifySettings(Section):
     channels: dict[str, ChannelSettings] = Field(default={}, description="Channels by name.")
     routes: tuple[RouteSettings, ...] = Field(
         default=(), description="Routes of incidents to channels. Without routes every incident goes to every channel."
+    )
+    heartbeats: tuple[HeartbeatSettings, ...] = Field(
+        default=(), description="Requests that are sent only while every stream provably makes progress."
     )
 
     @field_validator("channels")

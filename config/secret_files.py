@@ -50,16 +50,21 @@ def _find_references(values: dict[str, Any]) -> Iterator[_SecretFileReference]:
                 yield _SecretFileReference(holder=channel, path=path, key=key, keeps_file_key=True)
         for key in kind.secret_mappings:
             yield from _find_free_references(_get_mapping(channel, key), (*path, key))
+    heartbeats = _get_mapping(values, "notify").get("heartbeats")
+    yield from _find_list_references(heartbeats, ("notify", "heartbeats"), "url")
     server = _get_mapping(values, "server")
     if "link_secret_file" in server:
         yield _SecretFileReference(holder=server, path=("server",), key="link_secret", keeps_file_key=True)
-    tokens = server.get("tokens")
-    for number, token in enumerate(tokens if isinstance(tokens, list) else ()):
-        if isinstance(token, dict) and "token_file" in token:
-            path = ("server", "tokens", number)
-            yield _SecretFileReference(holder=token, path=path, key="token", keeps_file_key=True)
+    yield from _find_list_references(server.get("tokens"), ("server", "tokens"), "token")
     # The client's own options ssl_cafile, ssl_certfile, ssl_keyfile and ssl_crlfile do not end in _file.
     yield from _find_free_references(_get_mapping(values, "kafka", "client"), ("kafka", "client"))
+
+
+def _find_list_references(entries: Any, path: KeyPath, key: str) -> Iterator[_SecretFileReference]:
+    """Yield the secret files of the sections of a list."""
+    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict) and key + _SUFFIX in entry:
+            yield _SecretFileReference(holder=entry, path=(*path, number), key=key, keeps_file_key=True)
 
 
 def _find_free_references(holder: dict[str, Any], path: KeyPath) -> Iterator[_SecretFileReference]:

@@ -226,6 +226,8 @@ class Settings(Section):
         shown["kafka"]["client"] = mask_options(self.kafka.client)
         for name, channel in self.notify.channels.items():
             shown["notify"]["channels"][name] = channel.masked()
+        for own, heartbeat in zip(shown["notify"]["heartbeats"], self.notify.heartbeats, strict=True):
+            own["url"] = heartbeat.target
         if self.server is not None:
             shown["server"]["link_secret"] = MASK if self.server.link_secret else ""
             for token in shown["server"]["tokens"]:

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from config.errors import ConfigError, OlderReplicasRunning, OutriderError, StorageUnavailable
@@ -21,6 +21,8 @@ from monitor.daemon.shared_settings import SharedSettings, review_settings
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner, reads_stdin
 from monitor.daemon.stream_supervisor import StreamSupervisor
+from monitor.health.heartbeats import Heartbeats
+from monitor.health.stream_health import StreamHealth
 from monitor.metrics.counters import StreamCounters
 from monitor.models.scoring import pick_device
 from monitor.schedule import JobScheduler
@@ -285,6 +287,12 @@ class Daemon:
         )
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         jobs.add_job(INTERVAL_S, "health", health.check)
+        heartbeats = Heartbeats(
+            lambda: self._settings.notify.heartbeats,  # a reload changes the settings
+            lambda: _read_judged(health),
+            clock=time.monotonic,
+        )
+        jobs.add_job(INTERVAL_S, "heartbeats", heartbeats.check)
         jobs.add_job(COLLECT_INTERVAL_S, "garbage", collect_young_garbage)
         for each in self._streams:
             watch = SilenceWatch.from_settings(
@@ -316,6 +324,12 @@ class Daemon:
         explained = [failure for failure in failures if isinstance(failure, OutriderError)]
         for failure in (*explained, *failures):
             raise failure
+
+
+def _read_judged(health: HealthWatch) -> tuple[Mapping[str, StreamHealth], float]:
+    """Return the last judgement of the streams of this process, and its age in seconds."""
+    judged = health.judged
+    return ({}, float("inf")) if judged is None else (judged.streams, time.monotonic() - judged.at_s)
 
 
 def _record_job(db: Database, name: str, error: str | None) -> None:

@@ -11,7 +11,7 @@ from monitor.notify.delivery_counts import DeliveryCounts
 from monitor.notify.sender import NotificationSender
 from storage.control.outbox import Outbox
 
-_LIVE_KEYS = ("logging", "notify.channels", "notify.routes", "notify.deadline", "retention")
+_LIVE_KEYS = ("logging", "notify.channels", "notify.routes", "notify.deadline", "notify.heartbeats", "retention")
 _UNCHANGED = "Reloaded the configuration; no setting has changed."
 _ABSENT = object()
 
@@ -59,8 +59,8 @@ class ReloadPlan:
 def plan_reload(current: Settings, written: Settings) -> ReloadPlan:
     """Compare the settings in effect with those of the file.
 
-    The log, the retention, and the channels, the routes and the deadline of `notify` take effect without a restart. The
-    retention waits if it would delete windows of a look-back in effect.
+    The log, the retention, and the channels, routes, deadline and heartbeats of `notify` take effect without a restart.
+    The retention waits if it would delete windows of a look-back in effect.
     """
     live_keys = [key for key in _LIVE_KEYS if key != "retention" or _keeps_look_backs(current, written)]
     changed = sorted(_changed_keys(current.model_dump(mode="json"), written.model_dump(mode="json"), ""))
