@@ -295,10 +295,16 @@ class AlertSettings(Section):
         default=0.0, ge=0, le=1, description="The smallest share of outliers in a spike's window."
     )
     max_dead_letter_ratio: Number = Field(
-        default=0.05, ge=0, le=1, description="The share of dead letters in a window above which an incident opens."
+        default=0.05,
+        ge=0,
+        le=1,
+        description="The share of dead letters in a window that opens an incident if significantly exceeded (1%).",
     )
     max_late_ratio: Number = Field(
-        default=0.05, ge=0, le=1, description="The share of late events in a window above which an incident opens."
+        default=0.05,
+        ge=0,
+        le=1,
+        description="The share of late events in a window that opens an incident if significantly exceeded (1%).",
     )
     stalled_after: PositiveDuration = Field(
         default=timedelta(minutes=5),

@@ -146,7 +146,8 @@ def _rejection_reasons(
     if commonest_kind == "text":
         yield _describe_text(stats)
     if stats.n_present < NUMERIC_SHARE * n:
-        yield f"present in {format_percent(stats.n_present / n)} of the events, a feature needs 99%"
+        missing = n - stats.n_present
+        yield f"missing in {missing:,} of {n:,} events ({format_percent(missing / n)}), a feature may in 1%"
     if not stats.is_numeric:
         others = ", ".join(f"{kind} in {format_percent(k / n)}" for kind, k in kinds.most_common() if kind != "number")
         yield f"a number in only {format_percent(kinds['number'] / n)} of the events ({others})"

@@ -3,6 +3,7 @@
 from config.stream_rules import StreamRules
 from config.time_format import SECOND_US, format_rough_duration, format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.share_limit import exceeds_limit
 from monitor.incidents.window import window_details
 from monitor.statistics.part import Part
 from storage.control.records import WindowFacts
@@ -17,7 +18,7 @@ _CLOCK_LAG_S = 60
 def find_late(facts: WindowFacts, part: Part, rules: StreamRules) -> Finding | None:
     """Return the finding of a window during which too large a share of the arrived events was late, otherwise None."""
     arrivals = part.events + part.late
-    if part.late < rules.min_outliers or part.late <= rules.max_late_ratio * arrivals:
+    if part.late < rules.min_outliers or not exceeds_limit(part.late, arrivals, rules.max_late_ratio):
         return None
     share = part.late / arrivals
     mean_s = sum(stored.late_sum_s for stored in facts.parts) / part.late

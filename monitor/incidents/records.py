@@ -3,6 +3,7 @@
 from config.stream_rules import StreamRules
 from config.time_format import format_utc
 from monitor.incidents.lifecycle import Finding, Kind, Severity
+from monitor.incidents.share_limit import exceeds_limit
 from monitor.incidents.window import window_details
 from monitor.statistics.part import Part
 from storage.control.records import WindowFacts
@@ -11,9 +12,9 @@ from storage.control.records import WindowFacts
 def find_dead_letters(facts: WindowFacts, part: Part, rules: StreamRules) -> Finding | None:
     """Return the finding of a window with too large a share of dead letters, otherwise None."""
     records = part.events + part.dead
-    share = part.dead / records
-    if part.dead < rules.min_outliers or share <= rules.max_dead_letter_ratio:
+    if part.dead < rules.min_outliers or not exceeds_limit(part.dead, records, rules.max_dead_letter_ratio):
         return None
+    share = part.dead / records
     summary = (
         f"{part.dead:,} of {records:,} records could not be decoded around {format_utc(facts.window_start_us)} "
         f"({share:.1%}, more than {rules.max_dead_letter_ratio:.1%}); the view dead_letter_history has the reasons"

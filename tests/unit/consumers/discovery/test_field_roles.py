@@ -82,7 +82,7 @@ REFUSED: Sequence[tuple[str, list[Any], str]] = (
     ("decimal commas", [f"{_RNG.random():.2f}".replace(".", ",") for _ in range(N)], "numbers with a decimal comma"),
     ("thousands", [f"{_RNG.randrange(10**6) + 0.5:,}" for _ in range(N)], "numbers with thousands separators"),
     ("units", [f"{_RNG.random():.2f} kW" for _ in range(N)], "numbers with a unit"),
-    ("present in half", [_RNG.random() if i % 2 else None for i in range(N)], "present in 50% of the events"),
+    ("present in half", [_RNG.random() if i % 2 else None for i in range(N)], "missing in "),
     ("lists", [[1, 2] for _ in range(N)], "a nested list"),
     ("mixed", [1.5 if i % 10 else "n/a" for i in range(N)], "a number in only 90% .*text in 10%"),
     ("always null", [None] * N, "null in every event"),

@@ -127,7 +127,7 @@ def test_outliers_below_the_minimum_open_no_incident() -> None:
 
 
 def test_too_many_dead_letters_open_a_dead_letter_incident() -> None:
-    result = judged(facts(part(94, dead=6)))
+    result = judged(facts(part(88, dead=12)))
     assert transitions_of(result) == [("dead_letters", "opened")]
     assert result.incidents[0].severity == "warning"
     assert judged(facts(part(95, dead=5))).incidents == []

@@ -35,7 +35,8 @@ def find(facts: WindowFacts, **rules: float) -> Finding | None:
 
 def test_a_share_up_to_the_limit_is_no_finding() -> None:
     assert find(facts_with(6), max_late_ratio=6 / 106) is None
-    assert find(facts_with(7), max_late_ratio=6 / 106) is not None
+    assert find(facts_with(7), max_late_ratio=6 / 106) is None, "7 of 107 are no significant excess"
+    assert find(facts_with(16), max_late_ratio=6 / 106) is not None
 
 
 def test_fewer_late_events_than_min_outliers_are_no_finding() -> None:
