@@ -111,6 +111,11 @@ def clock(us: int, *, beside_us: int | None = None, seconds: bool = False) -> st
     return text
 
 
+def short_date(us: int) -> str:
+    """Return a date in UTC without its year, such as 30 Nov."""
+    return f"{_at(us).day} {_at(us).strftime('%b')}"
+
+
 def time_tag(us: int | None, *, beside_us: int | None = None, seconds: bool = False) -> Markup:
     """Return a `time` element with the time of day, dated if the day is another than that of `beside_us`."""
     if us is None:

@@ -36,6 +36,7 @@ _KEYS: Mapping[str, str] = {
     "limit": '<path class="f-critical" fill-opacity="0.3" d="M0 2h15v8H0z"/>'
     '<path class="s-critical" stroke-width="1.5" stroke-dasharray="5 2" d="M0 6h15"/>',
     "fires": '<path class="s-critical" stroke-width="1.5" stroke-dasharray="5 2" d="M0 6h15"/>',
+    "warning_line": '<path class="s-warning" stroke-width="2" d="M0 6h15"/>',
     "tick": '<path class="s-critical" stroke-width="2" d="M7.5 0v13"/>',
     "band": '<path class="f-tint" d="M0 2h15v8H0z"/>',
     "fill": '<path class="f-data" d="M0 2h15v9H0z"/>',

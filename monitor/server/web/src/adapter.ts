@@ -3,7 +3,7 @@
 import uPlot from "uplot";
 import { colour } from "./colours";
 import { type Mark, marksPlugin } from "./marks";
-import { linearRange, logRange, logTicks } from "./scale";
+import { axisNumber, linearRange, logRange, logTicks, marginRange } from "./scale";
 import { type Axis, makeBands, makeSeries } from "./series";
 import { axisLabels, clock, day, type Span } from "./times";
 import type { Columns } from "./twin";
@@ -31,7 +31,7 @@ function axes(axis: Axis, narrow: boolean): uPlot.Axis[] {
     font: FONT,
     ticks: { stroke: () => colour("--line-2"), width: 1, size: 4 },
   };
-  const count = (_plot: uPlot, values: number[]): string[] => values.map((value) => value.toLocaleString("en"));
+  const values = (_plot: uPlot, ticks: number[]): string[] => ticks.map(axisNumber);
   const log: uPlot.Axis = {
     splits: (_plot, _index, low, high) => logTicks(low, high),
     filter: (_plot, splits) => splits,
@@ -43,19 +43,28 @@ function axes(axis: Axis, narrow: boolean): uPlot.Axis[] {
       grid: { stroke: () => colour("--line"), width: 1 },
       size: narrow ? 46 : 54,
       space: 32,
-      values: count,
+      values,
       ...(axis === "log" ? log : {}),
     },
   ];
 }
 
+function valueScale(axis: Axis): uPlot.Scale {
+  switch (axis) {
+    case "log":
+      return { distr: 3, log: 10, range: (_plot, low, high) => logRange(low, high) };
+    case "asinh":
+      return { distr: 4, asinh: 1, range: (_plot, low, high) => marginRange(low, high) };
+    case "linear":
+      return { range: (_plot, low, high) => marginRange(low, high) };
+    case "count":
+      return { range: (_plot, _low, high) => linearRange(high) };
+  }
+}
+
 function scales(axis: Axis, span: Span | null): uPlot.Scales {
   const time: uPlot.Scale = span === null ? { time: true } : { time: true, range: () => [span.from, span.to] };
-  const value: uPlot.Scale =
-    axis === "log"
-      ? { distr: 3, log: 10, range: (_plot, low, high) => logRange(low, high) }
-      : { range: (_plot, _low, high) => linearRange(high) };
-  return { x: time, y: value };
+  return { x: time, y: valueScale(axis) };
 }
 
 function selectHook(onSelect: (span: Span) => void): (plot: uPlot) => void {

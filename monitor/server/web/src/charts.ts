@@ -2,6 +2,7 @@
 
 import { type Chart, drawChart } from "./adapter";
 import { navigate } from "./panels";
+import type { Axis } from "./series";
 import { formatZoom, type Span } from "./times";
 import { parseTime, readTable } from "./twin";
 import { readMarks } from "./marks";
@@ -11,6 +12,10 @@ const drawn = new Map<HTMLElement, Chart>();
 function readSpan(figure: HTMLElement): Span | null {
   const { from, to } = figure.dataset;
   return from && to ? { from: parseTime(from), to: parseTime(to) } : null;
+}
+
+function readAxis(scale: string | undefined): Axis {
+  return scale === "log" || scale === "asinh" || scale === "linear" ? scale : "count";
 }
 
 /** Put the selected time into the address and reload the panels that show it. */
@@ -26,7 +31,7 @@ function draw(figure: HTMLElement): void {
   if (!(table instanceof HTMLTableElement) || box === null || table.tBodies[0]?.rows.length === 0) return;
   const chart = drawChart(box, readTable(table), {
     series: (figure.dataset["series"] ?? "").split(" "),
-    axis: figure.dataset["scale"] === "log" ? "log" : "linear",
+    axis: readAxis(figure.dataset["scale"]),
     height: Number(figure.dataset["height"] ?? 170),
     marks: readMarks(figure),
     span: readSpan(figure),

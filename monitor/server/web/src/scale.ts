@@ -6,6 +6,19 @@ export function linearRange(largest: number | null): [number, number] {
   return [0, top * 1.08];
 }
 
+/** Return the range of an axis that need not begin at 0: the extremes with a margin. */
+export function marginRange(smallest: number | null, largest: number | null): [number, number] {
+  if (smallest === null || largest === null) return [0, 1];
+  const margin = 0.08 * (largest - smallest || Math.abs(largest) || 1);
+  return [smallest - margin, largest + margin];
+}
+
+/** Return the text of a tick: short, so that the axis has the same width for all values. */
+export function axisNumber(value: number): string {
+  if (Math.abs(value) >= 10_000) return value.toLocaleString("en", { notation: "compact" });
+  return value.toLocaleString("en", { maximumSignificantDigits: 4 });
+}
+
 /** Return the range of a log axis: one third of a decade beyond the extremes. */
 export function logRange(smallest: number | null, largest: number | null): [number, number] {
   const low = smallest !== null && smallest > 0 ? smallest : 1;

@@ -3,7 +3,7 @@
 import uPlot from "uplot";
 import { colour } from "./colours";
 
-export type Axis = "linear" | "log";
+export type Axis = "linear" | "log" | "asinh" | "count";
 
 interface Look {
   readonly label: string;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { advance } from "../src/keys";
 import { describe, judge } from "../src/live";
-import { extremes, linearRange, logRange, logTicks } from "../src/scale";
+import { axisNumber, extremes, linearRange, logRange, logTicks, marginRange } from "../src/scale";
 import { axisLabels, formatZoom, parseZoom } from "../src/times";
 import { parseNumber, parseTime, toColumns } from "../src/twin";
 import { pick } from "../src/whatif";
@@ -46,6 +46,17 @@ test("a log axis has ticks within its range, and three at least where there is r
 test("a linear axis begins at zero and has a height without data", () => {
   assert.deepEqual(linearRange(null), [0, 1.08]);
   assert.ok(linearRange(50)[1] > 50);
+});
+
+test("an axis that need not begin at zero has a margin, also without data and for one value", () => {
+  assert.deepEqual(marginRange(null, null), [0, 1]);
+  const [low, high] = marginRange(-3, 5);
+  assert.ok(low < -3 && high > 5);
+  assert.ok(marginRange(7, 7)[0] < 7);
+});
+
+test("labels of the value axis stay short", () => {
+  assert.deepEqual([0, 0.5, 1500, 100_000, 2_000_000].map(axisNumber), ["0", "0.5", "1,500", "100K", "2M"]);
 });
 
 test("extremes count the rows within the span only", () => {
