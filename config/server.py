@@ -19,6 +19,8 @@ Scope = Literal["read", "act", "promote"]
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")
 _HEADER = re.compile(r"^[A-Za-z0-9-]+$")
 _HOST = re.compile(r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?$")
+_MAX_LINK_SECRETS = 2
+_MIN_LINK_SECRET_CHARACTERS = 32
 _LOCAL_NAME = "localhost"
 
 Scopes = Annotated[tuple[Scope, ...], BeforeValidator(split_list)]
@@ -107,14 +109,30 @@ class ServerSettings(Section):
         default=None, description="A proxy that names the person of a request; null: none."
     )
     link_secret: str = Field(
-        default="", repr=False, description="The secret that signs the links in messages. Empty: no such links."
+        default="",
+        repr=False,
+        description="The secret that signs the links in mails, at least 32 characters; a second line is the former "
+        "secret, whose links stay valid. Empty: no such links.",
     )
-    link_secret_file: Path | None = Field(default=None, description="A file with the secret of the links.")
+    link_secret_file: Path | None = Field(
+        default=None, description="A file with one or two secrets of the links, a line each."
+    )
 
     @model_validator(mode="after")
     def _check_server(self) -> "ServerSettings":
-        raise_problems([*self._url_problems(), *self._host_problems(), *self._token_problems()])
+        raise_problems([*self._url_problems(), *self._host_problems(), *self._token_problems(), *self._link_problems()])
         return self
+
+    @property
+    def link_secrets(self) -> tuple[str, ...]:
+        """Return the secrets of links: the first one signs, and all of them are valid."""
+        return tuple(self.link_secret.split())
+
+    def _link_problems(self) -> Iterator[tuple[str, str]]:
+        if len(self.link_secrets) > _MAX_LINK_SECRETS:
+            yield "link_secret", "has more than two lines; write the new secret and, while it is replaced, the old one"
+        if any(len(each) < _MIN_LINK_SECRET_CHARACTERS for each in self.link_secrets):
+            yield "link_secret", f"is too short; use at least {_MIN_LINK_SECRET_CHARACTERS} random characters"
 
     def _url_problems(self) -> Iterator[tuple[str, str]]:
         if self.url is None:

@@ -6,10 +6,12 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from config.channels.base import ChannelSection
+from config.channels.email import EmailChannelSettings
 from config.channels.log import LogChannelSettings
+from config.channels.slack import SlackChannelSettings
 from config.channels.webhook import WebhookChannelSettings
 
-AnyChannelSettings = LogChannelSettings | WebhookChannelSettings
+AnyChannelSettings = LogChannelSettings | WebhookChannelSettings | SlackChannelSettings | EmailChannelSettings
 ChannelSettings = Annotated[AnyChannelSettings, Field(discriminator="type")]
 
 CHANNEL_TYPES: Mapping[str, type[ChannelSection]] = {

@@ -61,7 +61,7 @@ def test(ctx: click.Context, channel: str) -> None:
 
     set_up_logging("debug" if ctx.obj["debug"] else "info")
     started_s = time.monotonic()
-    answer = build_channels(settings)[channel].send(_build_test_message(channel))
+    answer = build_channels(settings, None)[channel].send(_build_test_message(channel))
     took_ms = (time.monotonic() - started_s) * 1e3
     target = _channel_target(settings.notify, channel)
     if answer.outcome != "delivered":

@@ -91,19 +91,34 @@ class HttpResponse:
     body_excerpt: str
 
 
-def post(target: PostTarget, body: bytes, headers: Mapping[str, str], timeout_s: float) -> HttpResponse:
+def post(
+    target: PostTarget,
+    body: bytes,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    *,
+    max_body_bytes: int | None = None,
+) -> HttpResponse:
     """Send a request and return the answer; redirects are not followed.
 
     The request goes through the proxy of HTTP_PROXY or HTTPS_PROXY, unless NO_PROXY names the host or the host is this
     machine. The certificate of an https address is verified against the system's authorities, or those of
     SSL_CERT_FILE.
 
+    Args:
+        target: The address.
+        body: The body of the request.
+        headers: Its headers.
+        timeout_s: Bound of the whole exchange.
+        max_body_bytes: Wait for the body of the answer, up to this length, until `timeout_s`. None: an excerpt of the
+            body, as far as it arrives within a second, is enough.
+
     Raises:
         PostError: No answer came within `timeout_s`, or none that is HTTP.
     """
     deadline_s = time.monotonic() + timeout_s
     proxy = find_proxy(target)
-    exchange = _Exchange(target, proxy, body, headers, timeout_s)
+    exchange = _Exchange(target, proxy, body, headers, timeout_s, max_body_bytes or _EXCERPT_BYTES)
     # A daemon thread: a name server that does not answer must not delay the end of the process.
     threading.Thread(target=exchange.run, name=f"post-{target.host}", daemon=True).start()
     try:
@@ -111,7 +126,7 @@ def post(target: PostTarget, body: bytes, headers: Mapping[str, str], timeout_s:
         return HttpResponse(
             status=response.status,
             headers={name.lower(): value for name, value in response.headers.items()},
-            body_excerpt=exchange.wait_for_excerpt(deadline_s - time.monotonic()),
+            body_excerpt=exchange.wait_for_excerpt(_find_body_wait(deadline_s, max_body_bytes)),
         )
     except TimeoutError as error:
         raise PostError(FailureReason.TIMEOUT, f"{target.place} has not answered within {timeout_s:g} s") from error
@@ -119,6 +134,11 @@ def post(target: PostTarget, body: bytes, headers: Mapping[str, str], timeout_s:
         raise PostError(*_explain_failure(error, target, proxy, timeout_s)) from error
     finally:
         exchange.abort()
+
+
+def _find_body_wait(deadline_s: float, max_body_bytes: int | None) -> float:
+    left_s = max(0.0, deadline_s - time.monotonic())
+    return left_s if max_body_bytes is not None else min(left_s, _BODY_TIMEOUT_S)
 
 
 def find_proxy(target: PostTarget) -> str | None:
@@ -144,7 +164,13 @@ class _Exchange:
     """
 
     def __init__(
-        self, target: PostTarget, proxy: str | None, body: bytes, headers: Mapping[str, str], timeout_s: float
+        self,
+        target: PostTarget,
+        proxy: str | None,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        max_body_bytes: int,
     ) -> None:
         self.response: Future[urllib3.BaseHTTPResponse] = Future()
         self._excerpt: Future[bytes] = Future()
@@ -153,6 +179,7 @@ class _Exchange:
         self._body = body
         self._headers = headers
         self._timeout_s = timeout_s
+        self._max_body_bytes = max_body_bytes
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._aborted = False
@@ -176,7 +203,7 @@ class _Exchange:
             return
         self.response.set_result(response)
         try:
-            self._excerpt.set_result(response.read(_EXCERPT_BYTES, decode_content=False))
+            self._excerpt.set_result(response.read(self._max_body_bytes, decode_content=False))
         except Exception as error:  # noqa: BLE001 - raised in the waiting thread
             self._excerpt.set_exception(error)
         finally:
@@ -190,9 +217,9 @@ class _Exchange:
         return own | dict(self._headers)
 
     def wait_for_excerpt(self, timeout_s: float) -> str:
-        """Return the beginning of the body; empty if it does not arrive within the time, or a second."""
+        """Return the beginning of the body; empty if it does not arrive within the time."""
         try:
-            return self._excerpt.result(max(0.0, min(timeout_s, _BODY_TIMEOUT_S))).decode("utf-8", "replace")
+            return self._excerpt.result(timeout_s).decode("utf-8", "replace")
         except (HTTPError, http.client.HTTPException, OSError):
             return ""
 

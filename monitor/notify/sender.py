@@ -126,7 +126,12 @@ class NotificationSender:
         cls, settings: Settings, outbox: Outbox, counts: DeliveryCounts | None = None
     ) -> "NotificationSender":
         """Build the sender of the configured channels."""
-        return cls(outbox, build_channels(settings), deadline_us=to_us(settings.notify.deadline), counts=counts)
+        return cls(
+            outbox,
+            build_channels(settings, outbox.database),
+            deadline_us=to_us(settings.notify.deadline),
+            counts=counts,
+        )
 
     def start(self) -> None:
         """Start a thread for each channel."""

@@ -63,6 +63,11 @@ class Outbox:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    @property
+    def database(self) -> Database:
+        """Return the database of the outbox."""
+        return self._db
+
     def claim(self, channel: str, lease_us: int) -> Message | None:
         """Claim the oldest due notification of a channel for `lease_us` microseconds; return None if none is due.
 

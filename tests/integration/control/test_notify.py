@@ -348,7 +348,7 @@ def test_messages_of_a_removed_channel_are_given_up_after_the_deadline(
 
 def test_channels_are_built_by_name_together_with_the_log() -> None:
     channels = {"ops": {"type": "log"}, "hook": {"type": "webhook", "url": "http://127.0.0.1/"}}
-    made = build_channels(settings_with(channels))
+    made = build_channels(settings_with(channels), None)
     assert {name: type(channel) for name, channel in made.items()} == {
         "log": LogChannel,
         "ops": LogChannel,
