@@ -51,7 +51,11 @@ class SmtpServer:
             context.load_cert_chain(certificate)
         options: dict[str, Any] = {}
         if login:
-            options |= {"authenticator": self._authenticate, "auth_required": True, "auth_require_tls": context is not None and not implicit}
+            options |= {
+                "authenticator": self._authenticate,
+                "auth_required": True,
+                "auth_require_tls": context is not None and not implicit,
+            }
         if context is not None and not implicit:
             options |= {"tls_context": context, "require_starttls": True}
         self.port = port or free_port()

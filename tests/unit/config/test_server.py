@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from config.errors import ConfigError
 from config.loading import load
 from config.settings import Settings
 
@@ -66,16 +67,16 @@ def test_problems_are_named(problem_of: Problem, text: str, problem: str) -> Non
 
 def test_tokens_and_the_secret_of_links_come_from_files_and_are_masked(server: Load, tmp_path: Path) -> None:
     (tmp_path / "ops").write_text("s3cret-token\n")
-    (tmp_path / "links").write_text("link-secret\n")
+    (tmp_path / "links").write_text("link-secret-of-32-characters-or-more\n")
     tokens = f"[{{name: ops, token_file: {tmp_path}/ops, scopes: [read, act]}}]"
     settings = server(f"{{tokens: {tokens}, link_secret_file: {tmp_path}/links}}")
     assert settings.server is not None
     assert settings.server.tokens[0].token == "s3cret-token"
     assert settings.server.tokens[0].scopes == ("read", "act")
-    assert settings.server.link_secret == "link-secret"
+    assert settings.server.link_secret == "link-secret-of-32-characters-or-more"
     shown = str(settings.masked()) + repr(settings)
     assert "s3cret-token" not in shown
-    assert "link-secret" not in shown
+    assert "link-secret-of-32-characters-or-more" not in shown
 
 
 def test_tokens_can_be_set_by_the_environment() -> None:
@@ -87,3 +88,14 @@ def test_tokens_can_be_set_by_the_environment() -> None:
     settings = load(None, env).server
     assert settings is not None
     assert [(each.name, each.token) for each in settings.tokens] == [("ops", "abc")]
+
+
+def test_a_secret_of_links_has_two_lines_while_it_is_replaced(server: Load, tmp_path: Path) -> None:
+    (tmp_path / "links").write_text(f"{'n' * 32}\n{'o' * 32}\n")
+    settings = server(f"{{link_secret_file: {tmp_path}/links}}")
+    assert settings.server is not None
+    assert settings.server.link_secrets == ("n" * 32, "o" * 32)
+    for content, message in (("short", "is too short"), ("\n".join(3 * ["x" * 32]), "more than two lines")):
+        (tmp_path / "links").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            server(f"{{link_secret_file: {tmp_path}/links}}")

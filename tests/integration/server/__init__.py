@@ -1,0 +1,1 @@
+"""The server of API and page against both databases."""
