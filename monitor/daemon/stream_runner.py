@@ -27,7 +27,7 @@ from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.wakeup import ControlWakeup
 from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.shared_settings import SharedSettings
-from monitor.daemon.thread_progress import StuckThread, find_stuck_threads
+from monitor.daemon.thread_progress import ControlRounds, StuckThread, find_stuck_threads
 from monitor.metrics.counters import StreamCounters
 from monitor.models.promotion import Promoter
 from monitor.models.refit_fit import ChildFitter
@@ -118,7 +118,7 @@ class StreamRunner:
         self._model_cache = ModelCache(name, self._models)
         self.worker: Worker | None = None
         self._intake: Intake | None = None
-        self._control_round_s = time.monotonic()
+        self._control_rounds: ControlRounds | None = None
 
     def stop(self) -> None:
         """Request the stop; decoded records are committed first."""
@@ -143,10 +143,10 @@ class StreamRunner:
     @property
     def stuck_threads(self) -> tuple[StuckThread, ...]:
         """Return the threads that have completed no round for some time, while the stream runs."""
-        worker, intake = self.worker, self._intake
-        if self.phase != "running" or self._stop.is_set() or worker is None or intake is None:
+        worker, intake, control = self.worker, self._intake, self._control_rounds
+        if self.phase != "running" or self._stop.is_set() or worker is None or intake is None or control is None:
             return ()
-        rounds_s = {"polling": intake.last_poll_s, "worker": worker.last_round_s, "control": self._control_round_s}
+        rounds_s = {"polling": intake.last_round_s, "worker": worker.last_round_s, "control": control.progressed_s}
         return find_stuck_threads(rounds_s, time.monotonic())
 
     def lag_events(self) -> int | None:
@@ -321,7 +321,6 @@ class StreamRunner:
             self._make_thread("worker", lambda: self._run_worker(worker, drained)),
             self._make_thread("control", lambda: self._run_control(state, worker)),
         ]
-        self._control_round_s = time.monotonic()
         for thread in self._threads:
             thread.start()
         self.phase = "running"
@@ -379,7 +378,8 @@ class StreamRunner:
 
     def _run_control(self, state: StreamState, worker: Worker) -> None:
         """Seal, judge and tick while this process holds the lease; stop the stream when no work remains."""
-        lease = Lease(Leases(self._db), f"control:{self.name}", self._owner, note_answer=self._note_control_round)
+        lease = Lease(Leases(self._db), f"control:{self.name}", self._owner)
+        self._control_rounds = rounds = ControlRounds(lease.renew)
         windows, thresholds = WindowStore(self._db), ThresholdStore(self._db)
         reader = RuleReader(self._schedule, self._shared.read_rules)
         plane = ControlPlane(
@@ -395,7 +395,7 @@ class StreamRunner:
             ),
             models=self._model_cache,
             now_us=lambda: time.time_ns() // 1_000,
-            renew=lease.renew,
+            renew=rounds.renew,
             notify_sealed=lambda: self._inbox.put(ControlChanged()),
             rule_reader=reader,
             fitter=ChildFitter(),
@@ -416,7 +416,7 @@ class StreamRunner:
             self._wakeup.wait()
             while not self._stop.is_set():
                 if self._run_steps(
-                    steps, lease, lambda: worker.ended and windows.all_ended(state.id), lambda: plane.is_fitting
+                    steps, rounds, lease, lambda: worker.ended and windows.all_ended(state.id), lambda: plane.is_fitting
                 ):
                     self.stop()
                 self._wakeup.wait()
@@ -427,16 +427,19 @@ class StreamRunner:
     def _run_steps(
         self,
         steps: Sequence[Callable[[], bool]],
+        rounds: ControlRounds,
         lease: Lease,
         all_ended: Callable[[], bool],
         is_busy: Callable[[], bool],
     ) -> bool:
         """Run the due steps; return True when every source has ended, no work remains and the lease is held."""
+        rounds.start()
         try:
             ended = all_ended()
-            if not lease.renew():
+            moved = [step() for step in steps] if (held := lease.renew()) else []
+            rounds.complete()
+            if not held:
                 return False
-            moved = [step() for step in steps]
             if any(moved):
                 if ended:
                     self._wakeup.ask(urgent=False)
@@ -451,9 +454,6 @@ class StreamRunner:
             )
             self._stop.wait(_BACKOFF_S)
             return False
-
-    def _note_control_round(self) -> None:
-        self._control_round_s = time.monotonic()
 
     def _run_timed(self, plane: ControlPlane) -> bool:
         started_s = time.monotonic()

@@ -12,7 +12,7 @@ from enum import StrEnum
 from config.time_format import format_rough_duration
 from storage.control.health import HELD_STATE, STREAM_COMPONENT
 from storage.database.tables import CONTROL_LEASE_TTL_S, HEALTH_CLOCK_TOLERANCE_S, HEALTH_REPORT_TTL_S
-from storage.database.views import NO_LEASE, NO_REPORT
+from storage.database.views import NO_LEASE, NO_REPORT, UNCLAIMED
 from storage.queries.health import HealthFacts, OpenIncidentFacts, ReportFacts, StreamHealthFacts
 
 RUNNING_STATES = frozenset({"running", "warming_up"})
@@ -154,6 +154,7 @@ def judge_stream(facts: StreamHealthFacts, now_us: int) -> StreamHealth:
         *_unproven(facts, best, proof, now_us),
         *_process_problems(of_stream),
         *_part_problems(fresh),
+        *_unclaimed_partitions(facts.owners, of_stream),
         *_incident_problems(facts.incidents),
         *_job_problems(facts.failing_jobs),
     ]
@@ -234,7 +235,7 @@ def _unproven(
         each.component == STREAM_COMPONENT
         and is_fresh(each.reported_at_us, now_us)
         and holder is not None
-        and holder.startswith(each.replica)
+        and holder.startswith(f"{each.replica}:")
         for each in facts.reports
     ):
         yield _unknown("unknown", NO_LEASE)
@@ -297,6 +298,22 @@ def _part_problems(fresh: Sequence[ReportFacts]) -> Iterable[HealthProblem]:
             reason=f"{what}: {each.reason}" if each.reason else what,
             is_monitor=True,
         )
+
+
+def _unclaimed_partitions(owners: Mapping[str, str | None], reports: Sequence[ReportFacts]) -> Iterable[HealthProblem]:
+    """Yield the partitions of a running stream that no process reads: another program may be in the consumer group."""
+    if not any(each.state == "running" for each in reports):
+        return
+    for partition, owner in owners.items():
+        if owner is None or not any(owner.startswith(f"{each.replica}:") for each in reports):
+            yield HealthProblem(
+                component=f"partition {partition}",
+                state="unclaimed",
+                level=HealthState.UNKNOWN,
+                since_us=None,
+                reason=f"partition {partition}: {UNCLAIMED}",
+                is_monitor=True,
+            )
 
 
 def _incident_problems(incidents: Sequence[OpenIncidentFacts]) -> list[HealthProblem]:

@@ -96,7 +96,7 @@ class Intake:
         self._replaced: set[Partition] = set()
         self._positions: Mapping[Partition, int] = {}
         self._log_ends: Mapping[Partition, int] = {}
-        self.last_poll_s = self._next_check_s = self._next_publish_s = clock()
+        self.last_round_s = self._next_check_s = self._next_publish_s = clock()
 
     def request_reclaim(self, request: ReclaimRequest) -> None:
         """Request a new claim; called by the worker thread."""
@@ -143,10 +143,12 @@ class Intake:
 
     def run_once(self, source: Source) -> None:
         """Claim partitions, poll once, and report and publish the positions that are due."""
-        self._claim_partitions(source)
+        is_claimed = self._claim_partitions(source)
         source.set_paused(self._inbox.over_limit(frozenset(self._claims)))
         self._process_poll(self._poll(source))
-        now_s = self.last_poll_s = self._clock()
+        now_s = self._clock()
+        if is_claimed:
+            self.last_round_s = now_s
         self._process_reclaims(now_s)
         if now_s >= self._next_check_s:
             self._report_caught_up(source)
@@ -212,14 +214,14 @@ class Intake:
             del self._lost[partition]
             self._unclaimed.add(partition)
 
-    def _claim_partitions(self, source: Source) -> None:
-        """Claim the assigned partitions, all in one transaction; retry later on failure.
+    def _claim_partitions(self, source: Source) -> bool:
+        """Claim the assigned partitions, all in one transaction; return whether none has to be tried again.
 
         Re-created partitions start a new incarnation first.
         """
         wanted = sorted(self._replaced | self._unclaimed)
         if not wanted:
-            return
+            return True
         try:
             ids = self._find_source_ids(source, wanted)
             claims = self._ledger.claim_sources(list(ids.values()), self._owner) if ids else {}
@@ -228,9 +230,10 @@ class Intake:
                 "Cannot claim %s: %s; trying again.", _list_partitions(wanted), error, extra={"action": "claim"}
             )
             self._stop.wait(_BACKOFF_S)
-            return
+            return False
         for partition, source_id in ids.items():
             self._start_claim(source, partition, claims.get(source_id))
+        return True
 
     def _start_claim(self, source: Source, partition: Partition, claim: SourceClaim | None) -> None:
         """Read a partition from the position of its claim on; None if its source was replaced meanwhile."""

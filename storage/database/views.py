@@ -42,6 +42,9 @@ NO_LEASE = "no process that reports holds the lease on the control plane, so tha
 NO_REPORT = "a process holds the lease on the control plane and reports nothing"
 """Reason of the state `unknown` of a stream whose processes do not report."""
 
+UNCLAIMED = "no process that reports reads it"
+"""Reason of the state `unclaimed` of a partition."""
+
 _SOURCE_COLUMNS = "st.name AS stream, so.topic, so.partition"
 
 
@@ -171,6 +174,14 @@ SELECT x.stream, x.component, x.state, {time("x.since_us", "since")}, x.reason, 
   UNION ALL SELECT o.stream, 'replica ' || r.replica, r.state, r.since_us, r.reason
     FROM reports r JOIN overall o ON o.stream_id = r.stream_id
    WHERE r.component = 'stream' AND r.state NOT IN ('running', 'warming_up', 'ended') AND r.state <> o.state
+  UNION ALL SELECT o.stream, 'partition ' || so.topic || '[' || so.partition || ']', 'unclaimed', NULL, '{UNCLAIMED}'
+    FROM positions p JOIN sources so ON so.id = p.source_id JOIN overall o ON o.stream_id = p.stream_id
+   WHERE p.active AND p.idle_until_us <> {FOREVER_US}
+     AND EXISTS (SELECT 1 FROM reports r
+                  WHERE r.stream_id = p.stream_id AND r.component = 'stream' AND r.state = 'running')
+     AND NOT EXISTS (SELECT 1 FROM reports r
+                      WHERE r.stream_id = p.stream_id AND r.component = 'stream'
+                        AND substr(p.owner, 1, length(r.replica) + 1) = r.replica || ':')
   UNION ALL SELECT o.stream, 'incident ' || i.id, i.kind, i.opened_at_us, i.summary
     FROM incidents i JOIN overall o ON o.stream_id = i.stream_id
    WHERE i.status = 'open' AND i.kind IN ('stopped', 'stalled', 'late') AND i.kind <> o.state
@@ -197,7 +208,7 @@ def _health_states(dialect: Dialect) -> str:
    WHERE l.expires_at_us > clock.now_us
      AND l.expires_at_us <= clock.now_us + {2 * CONTROL_LEASE_TTL_S * 1_000_000}),
   judged AS (SELECT h.stream_id FROM held h JOIN reports r ON r.stream_id = h.stream_id
-   WHERE r.component = 'stream' AND substr(h.holder, 1, length(r.replica)) = r.replica),
+   WHERE r.component = 'stream' AND substr(h.holder, 1, length(r.replica) + 1) = r.replica || ':'),
   candidates AS (
     SELECT stream_id, 0 AS place, 'ended' AS state, MAX(committed_at_us) AS since_us, NULL AS reason
       FROM positions WHERE active GROUP BY stream_id HAVING MIN(idle_until_us) = {FOREVER_US}

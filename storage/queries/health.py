@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,17 @@ from sqlalchemy.engine import Connection
 from storage.control.health import HELD_STATE
 from storage.control.warm_up import WarmUpProgress
 from storage.database.engine import Database
-from storage.database.tables import FOREVER_US, health_reports, incidents, jobs, leases, models, positions, streams
+from storage.database.tables import (
+    FOREVER_US,
+    health_reports,
+    incidents,
+    jobs,
+    leases,
+    models,
+    positions,
+    sources,
+    streams,
+)
 
 WELL_STATES = frozenset({"running", "warming_up", "ended", "starting", HELD_STATE})
 """The states of a component that need nobody's action."""
@@ -72,7 +83,8 @@ class StreamHealthFacts:
         lease_expires_us: The end of the lease, which may have passed.
         has_model: Whether there is an active model, so that the warm-up is over.
         warm_up: The progress of the warm-up as it was last reported; None when there is a model.
-        partitions: Number of active partitions.
+        owners: The process that has claimed each active partition whose source has not ended, by name of the partition;
+            None before the first claim.
         is_ended: Whether all partitions have ended.
         last_commit_us: Time of the last commit.
         last_event_us: Latest stored event time.
@@ -87,7 +99,7 @@ class StreamHealthFacts:
     lease_expires_us: int | None = None
     has_model: bool = False
     warm_up: WarmUpProgress | None = None
-    partitions: int = 0
+    owners: Mapping[str, str | None] = field(default_factory=dict)
     is_ended: bool = False
     last_commit_us: int | None = None
     last_event_us: int | None = None
@@ -168,22 +180,29 @@ def _read_positions(conn: Connection, ids: Sequence[int]) -> dict[int, dict[str,
     rows = conn.execute(
         sa.select(
             columns.stream_id,
-            sa.func.count().label("partitions"),
-            sa.func.min(columns.idle_until_us).label("idle_until_us"),
-            sa.func.max(columns.committed_at_us).label("last_commit_us"),
-            sa.func.max(columns.last_event_us).label("last_event_us"),
+            sources.c.topic,
+            sources.c.partition,
+            columns.owner,
+            columns.idle_until_us,
+            columns.committed_at_us,
+            columns.last_event_us,
         )
+        .join(sources, sources.c.id == columns.source_id)
         .where(columns.stream_id.in_(ids), columns.active)
-        .group_by(columns.stream_id)
+        .order_by(columns.stream_id, sources.c.topic, sources.c.partition)
     )
     return {
-        row.stream_id: {
-            "partitions": row.partitions,
-            "is_ended": row.idle_until_us == FOREVER_US,
-            "last_commit_us": row.last_commit_us,
-            "last_event_us": row.last_event_us,
-        }
-        for row in rows
+        stream_id: _summarise_positions(list(of_stream))
+        for stream_id, of_stream in itertools.groupby(rows, key=lambda row: row.stream_id)
+    }
+
+
+def _summarise_positions(rows: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "owners": {f"{row.topic}[{row.partition}]": row.owner for row in rows if row.idle_until_us != FOREVER_US},
+        "is_ended": all(row.idle_until_us == FOREVER_US for row in rows),
+        "last_commit_us": max((row.committed_at_us for row in rows if row.committed_at_us is not None), default=None),
+        "last_event_us": max((row.last_event_us for row in rows if row.last_event_us is not None), default=None),
     }
 
 

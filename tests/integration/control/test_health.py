@@ -10,7 +10,7 @@ from storage.control.health import HealthReport, HealthStore
 from storage.database.engine import Database
 from storage.database.leases import Leases
 from storage.database.tables import FOREVER_US, health_reports, incidents, leases, positions
-from storage.database.views import NO_LEASE, NO_REPORT
+from storage.database.views import NO_LEASE, NO_REPORT, UNCLAIMED
 from storage.queries.health import read_health, read_health_facts
 from tests.integration.control.worker_bench import RULE, SECOND, T0, partition
 
@@ -24,7 +24,10 @@ def of(state: str, component: str = "stream", reason: str | None = None, since_u
 
 
 def hold_lease(db: Database, replica: str = "a") -> None:
+    """Let a process hold the lease and all partitions."""
     assert Leases(db).acquire("control:payments", f"{replica}:1", 10)
+    with db.write() as conn:
+        conn.execute(sa.update(positions).values(owner=f"{replica}:1"))
 
 
 def judge(db: Database) -> StreamHealth:
@@ -78,6 +81,8 @@ def test_reports_name_the_state_and_each_part_with_a_problem(db: Database, strea
     assert [each.state for each in judge(db).problems] == ["waiting_for_kafka", "unavailable"]
     report(db, stream_id, "a", of("running"))
     assert states(db)[0][1:] == ("unknown", None, NO_LEASE)
+    with db.write() as conn:
+        conn.execute(sa.update(positions).values(owner="a:1"))
     assert (judge(db).state, judge(db).reason) == (HealthState.UNKNOWN, NO_LEASE)
     hold_lease(db, "b")
     assert states(db)[0][1] == "unknown", "the process that holds the lease does not report"
@@ -139,6 +144,16 @@ def test_a_report_and_a_lease_of_the_future_prove_nothing_after_the_clock_was_se
     report(db, stream_id, "a", of("running"))
     hold_lease(db)
     assert judge(db).first_fault is None, "the next report is from after the change"
+
+
+def test_a_partition_that_no_reporting_process_has_claimed_is_named(db: Database, stream_id: int) -> None:
+    report(db, stream_id, "a", of("running"))
+    hold_lease(db)
+    with db.write() as conn:
+        conn.execute(sa.update(positions).values(owner="a process that is gone"))
+    name = f"partition {partition()}"
+    assert states(db)[1] == (name, "unclaimed", None, UNCLAIMED)
+    assert (judge(db).state, judge(db).reason) == (HealthState.UNKNOWN, f"{name}: {UNCLAIMED}")
 
 
 def test_the_lag_of_all_processes_is_part_of_the_proof(db: Database, stream_id: int) -> None:

@@ -17,7 +17,7 @@ from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.database.engine import Database
 from storage.database.jobs import record_job_result
 from storage.database.leases import Leases
-from storage.database.tables import window_parts, windows
+from storage.database.tables import positions, window_parts, windows
 from storage.ledger.idle import IdleSource
 from tests.unit.monitor.cli.conftest import OutriderRunner
 from tests.unit.monitor.cli.payments_stream import MINUTE, T0, PaymentsStream
@@ -34,6 +34,8 @@ def report_as_daemon(db: Database, payments: PaymentsStream, state: str) -> None
     Leases(db).acquire("control:payments", "another-daemon:1", LEASE_TTL_S)
     report = HealthReport(component="stream", state=state, since_us=db.now_us(), lag_events=3)
     HealthStore(db).replace_reports("another-daemon", {payments.stream.id: [report]})
+    with db.write() as conn:
+        conn.execute(sa.update(positions).values(owner="another-daemon:1"))
 
 
 def test_check_fails_until_the_stream_is_proven_and_for_a_stream_that_never_ran(
@@ -159,12 +161,13 @@ def test_held_partitions_and_the_share_of_late_events_are_shown(
         conn.execute(sa.update(windows).values(late=10, events=90))
     held = HealthReport(component="partition t[1]", state="held", since_us=db.now_us(), reason="lead: it is ahead")
     running = HealthReport(component="stream", state="running", since_us=db.now_us())
-    HealthStore(db).replace_reports("a", {payments.stream.id: [running, held]})
+    report_as_daemon(db, payments, "running")
+    HealthStore(db).replace_reports("another-daemon", {payments.stream.id: [running, held]})
     row = read_status(outrider)["payments"]
     assert row["late_share_last_hour"] == 0.1
     assert [(each["partition"], each["reason"]) for each in row["held"]] == [("t[1]", "lead: it is ahead")]
     assert row["problems"] == []
-    assert (row["condition"], row["health"]) == ("critical", "unknown"), "the spike is open, and nobody has the lease"
+    assert (row["condition"], row["health"]) == ("critical", "running"), "the spike is open"
     out = outrider("status").out
     assert re.search(r"held +t\[1\] since .*lead: it is ahead", out)
     assert "10.0% of the events of the last hour" in out

@@ -7,7 +7,7 @@ import pytest
 
 from config.errors import BrokerUnavailable, ConfigError, TopicMissing
 from monitor.daemon.stream_supervisor import StreamSupervisor, backoff_s, is_well
-from monitor.daemon.thread_progress import STUCK_AFTER_S, StuckThread, find_stuck_threads
+from monitor.daemon.thread_progress import STUCK_AFTER_S, ControlRounds, StuckThread, find_stuck_threads
 from monitor.pipeline.outages import Outage, Outages
 from monitor.pipeline.waiting import WaitingPartition
 
@@ -187,3 +187,18 @@ def test_an_outage_is_named_before_the_thread_that_waits_for_it(clock: Clock) ->
     runner.outages.update(BrokerUnavailable("Kafka at b:1 does not answer"))
     runner.stuck = find_stuck_threads({"polling": clock.now_s - STUCK_AFTER_S - 1}, clock.now_s)
     assert stream.condition().state == "waiting_for_kafka"
+
+
+def test_a_control_step_that_fails_again_and_again_is_no_progress_but_a_step_of_a_long_round_is(clock: Clock) -> None:
+    rounds = ControlRounds(lambda: True, clock)
+    started_s = clock.now_s
+    for _ in range(3):
+        clock.now_s += 1
+        rounds.start()
+        rounds.renew()  # the step after it fails
+    assert rounds.progressed_s == started_s
+    rounds.renew()
+    assert rounds.progressed_s == clock.now_s
+    clock.now_s += 1
+    rounds.complete()
+    assert rounds.progressed_s == clock.now_s

@@ -8,7 +8,7 @@ import pytest
 from monitor.health.stream_health import HealthState, judge_stream
 from storage.control.warm_up import WarmUpProgress
 from storage.database.tables import CONTROL_LEASE_TTL_S, HEALTH_CLOCK_TOLERANCE_S, HEALTH_REPORT_TTL_S
-from storage.database.views import NO_LEASE, NO_REPORT
+from storage.database.views import NO_LEASE, NO_REPORT, UNCLAIMED
 from storage.queries.health import OpenIncidentFacts, ReportFacts, StreamHealthFacts
 
 SECOND = 1_000_000
@@ -46,7 +46,7 @@ WELL = StreamHealthFacts(
     lease_holder="host:1:2:1",
     lease_expires_us=NOW + 8 * SECOND,
     has_model=True,
-    partitions=4,
+    owners={"t[0]": "host:1:2:1"},
     last_commit_us=NOW - 2 * SECOND,
     last_event_us=NOW - 3 * SECOND,
 )
@@ -80,6 +80,10 @@ def test_a_stream_is_well_with_a_fresh_report_and_a_lease_and_shows_the_ages_of_
             NO_LEASE,
         ),
         (replace(WELL, reports=[report("starting")]), "the stream starts"),
+        (
+            replace(WELL, owners={"t[0]": "host:1:2:1", "t[1]": None}),
+            f"partition t[1]: {UNCLAIMED}",
+        ),
     ],
 )
 def test_without_a_proof_the_state_is_unknown(facts: StreamHealthFacts, reason: str) -> None:
