@@ -8,12 +8,14 @@ from config.errors import StorageUnavailable
 from config.metrics import MetricsSettings
 from monitor.daemon.health_watch import JudgedHealth
 from monitor.daemon.stream_supervisor import StreamCondition, StreamSupervisor
+from monitor.health.stream_health import StreamHealth
 from monitor.metrics.counters import StreamCounters
 from monitor.metrics.endpoint import MetricsEndpoint
-from monitor.metrics.exposition import ProcessFacts, render_metrics
+from monitor.metrics.exposition import ProcessFacts, StreamProgress, render_metrics
 from monitor.metrics.probes import ProbeResult, StreamCheck, probe_liveness, probe_readiness
 from monitor.notify.delivery_counts import DeliveryNumbers
 from storage.database.engine import Database
+from storage.database.tables import HEALTH_REPORT_TTL_S
 from storage.queries.metric_facts import MetricFacts, read_metric_facts
 
 RENDER_INTERVAL_S = 5.0
@@ -86,8 +88,11 @@ class DaemonMetrics:
             deliveries=self._deliveries(),
             job_runs=self._job_runs(),
         )
-        waiting_s = {each.name: each.stuck_s() for each in self._streams}
-        self.endpoint.publish(render_metrics(self._counters, waiting_s, facts, process))
+        judged = self._judged()
+        is_fresh = judged is not None and time.monotonic() - judged.at_s < HEALTH_REPORT_TTL_S
+        health = judged.streams if judged is not None and is_fresh else {}
+        progress = {each.name: _read_progress(each, health.get(each.name)) for each in self._streams}
+        self.endpoint.publish(render_metrics(self._counters, progress, facts, process))
 
     def _probe_liveness(self) -> ProbeResult:
         return probe_liveness(self._checks(), is_store_available=self._store_problem is None)
@@ -103,6 +108,15 @@ class DaemonMetrics:
 
     def _checks(self) -> list[StreamCheck]:
         return [build_check(each.name, each.condition(), each.stuck_s()) for each in self._streams]
+
+
+def _read_progress(stream: StreamSupervisor, health: StreamHealth | None) -> StreamProgress:
+    condition = stream.condition()
+    return StreamProgress(
+        waiting_s=condition.waiting_s,
+        lag_events=condition.lag_events,
+        health=None if health is None else health.state,
+    )
 
 
 def build_check(stream: str, condition: StreamCondition, stuck_s: float) -> StreamCheck:

@@ -15,6 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from monitor.health.stream_health import HealthState
 from monitor.metrics.counters import STAGES, StreamCounters
 from monitor.notify.delivery_counts import DeliveryNumbers
 from storage.queries.metric_facts import ChannelFacts, MetricFacts, StreamMetricFacts
@@ -46,6 +47,21 @@ class ProcessFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamProgress:
+    """The progress of one stream in this process.
+
+    Attributes:
+        waiting_s: Seconds that the oldest waiting record has waited for a commit; 0 without any.
+        lag_events: Offsets between the stored positions and the ends of the logs; None if it is unknown.
+        health: The state of the stream from the rows of all processes; None if it is not proven any more.
+    """
+
+    waiting_s: float
+    lag_events: int | None = None
+    health: HealthState | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exposition:
     """The rendered metrics: the text format of Prometheus, and OpenMetrics."""
 
@@ -55,7 +71,7 @@ class Exposition:
 
 def render_metrics(
     counters: Mapping[str, StreamCounters],
-    waiting_s: Mapping[str, float],
+    progress: Mapping[str, StreamProgress],
     facts: MetricFacts | None,
     process: ProcessFacts,
 ) -> Exposition:
@@ -63,12 +79,12 @@ def render_metrics(
 
     Args:
         counters: The counts of each stream.
-        waiting_s: Seconds that the oldest waiting record of each stream has waited for a commit; 0 without any.
+        progress: The progress of each stream in this process.
         facts: The stored facts; None while the database does not answer. Their metrics are then left out, so that an
             old value is not taken for a present one.
         process: The facts of this process.
     """
-    families = [*_count_families(counters), *_process_families(process), _lag_family(waiting_s)]
+    families = [*_count_families(counters), *_process_families(process), *_progress_families(progress)]
     if facts is not None:
         families += _stored_families(facts, process)
     registry = CollectorRegistry(auto_describe=False)
@@ -137,13 +153,26 @@ def _count_families(counters: Mapping[str, StreamCounters]) -> Iterator[Metric]:
     yield stages
 
 
-def _lag_family(waiting_s: Mapping[str, float]) -> Metric:
-    return _gauge(
+def _progress_families(progress: Mapping[str, StreamProgress]) -> Iterator[Metric]:
+    stream = ("stream",)
+    own = {(name,): each for name, each in progress.items()}
+    yield _gauge(
         "commit_lag_seconds",
         "Time that the oldest waiting record has waited for a commit; 0 without any.",
-        ("stream",),
-        {(name,): seconds for name, seconds in waiting_s.items()},
+        stream,
+        {key: each.waiting_s for key, each in own.items()},
     )
+    yield _gauge(
+        "commit_lag_events",
+        "Offsets between the stored positions and the ends of the logs.",
+        stream,
+        {key: each.lag_events for key, each in own.items()},
+    )
+    state = StateSetMetricFamily("outrider_health_state", "The state of a stream, as on the page.", labels=stream)
+    for key, each in own.items():
+        found = each.health or HealthState.UNKNOWN
+        state.add_metric(key, {known.value: known is found for known in HealthState})
+    yield state
 
 
 def _process_families(process: ProcessFacts) -> Iterator[Metric]:
@@ -183,7 +212,7 @@ def _by_label(numbers: Mapping[str, int]) -> dict[tuple[str, ...], float]:
 def _stored_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Metric]:
     yield from _threshold_families(facts)
     yield from _calibration_families(facts.streams)
-    yield from _progress_families(facts, process)
+    yield from _position_families(facts, process)
     yield from _channel_families(facts.channels)
     yield _counter("notifications_muted", "Messages that mutes have held back.", (), {(): facts.muted})
     yield from _job_families(facts)
@@ -245,9 +274,24 @@ def _calibration_families(streams: Mapping[str, StreamMetricFacts]) -> Iterator[
         ("stream",),
         {(name,): each.realised_per_week for name, each in found.items()},
     )
+    yield _counter(
+        "verdicts",
+        "Verdicts of persons on incidents.",
+        ("stream", "verdict"),
+        {(name, verb): n for name, each in streams.items() for verb, n in each.verdicts.items()},
+    )
+    for suffix, text in (
+        ("", "Share of true alarms among those with a verdict."),
+        ("_lower", "Lower end of its interval."),
+        ("_upper", "Upper end of its interval."),
+    ):
+        rows: dict[tuple[str, ...], float | None] = {
+            (name,): getattr(each, f"precision{suffix}") for name, each in found.items()
+        }
+        yield _gauge(f"verdict_precision{suffix}", text, ("stream",), rows)
 
 
-def _progress_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Metric]:
+def _position_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Metric]:
     streams = facts.streams
     labels = ("stream", "topic", "partition") if process.with_partitions else ("stream",)
     committed: dict[tuple[str, ...], float] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -13,6 +13,7 @@ from storage.database.jobs import JobState, read_job_states
 from storage.database.tables import (
     calibrations,
     drift_verdicts,
+    incident_verbs,
     incidents,
     leases,
     models,
@@ -28,6 +29,9 @@ from storage.database.tables import (
 
 SERVED_STATES = ("active", "shadow")
 """States of models that score events."""
+
+VERDICT_VERBS = ("accept", "false_alarm", "confirm")
+"""Verbs by which a person gives a verdict on an incident."""
 
 _LAST_STATISTICS = 10_000
 
@@ -50,6 +54,9 @@ class CalibrationFacts:
     state: str
     promised_per_week: float | None
     realised_per_week: float | None
+    precision: float | None = None
+    precision_lower: float | None = None
+    precision_upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +82,7 @@ class StreamMetricFacts:
         models: Version, kind and role of the models that score events.
         drift_ratios: The last |z| / limit of each statistic of drift, by horizon and statistic.
         lease_holder: The process that runs the control plane; None without one.
+        verdicts: Number of the verdicts that persons have given, by verb.
     """
 
     threshold: ThresholdFacts | None
@@ -85,6 +93,7 @@ class StreamMetricFacts:
     models: Sequence[tuple[int, str, str]]
     drift_ratios: Mapping[tuple[str, str], float]
     lease_holder: str | None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,7 @@ def _read_streams(conn: Connection, ids: Mapping[int, str], now_us: int) -> dict
     partitions = _read_partitions(conn, ids)
     holders = _read_holders(conn, now_us)
     drift = _read_drift(conn, ids)
+    verdicts = _count_verdicts(conn, ids)
     found = {}
     for stream_id, name in ids.items():
         own = partitions.get(stream_id, [])
@@ -143,6 +153,7 @@ def _read_streams(conn: Connection, ids: Mapping[int, str], now_us: int) -> dict
             models=served.get(stream_id, []),
             drift_ratios=drift.get(stream_id, {}),
             lease_holder=holders.get(f"control:{name}"),
+            verdicts=verdicts.get(stream_id, {}),
         )
     return found
 
@@ -188,7 +199,12 @@ def _read_calibrations(conn: Connection, ids: Mapping[int, str]) -> dict[int, Ca
     )
     return {
         row.stream_id: CalibrationFacts(
-            state=row.state, promised_per_week=row.promised_per_week, realised_per_week=row.realised_per_week
+            state=row.state,
+            promised_per_week=row.promised_per_week,
+            realised_per_week=row.realised_per_week,
+            precision=row.precision,
+            precision_lower=row.precision_lower,
+            precision_upper=row.precision_upper,
         )
         for row in rows
     }
@@ -203,6 +219,18 @@ def _count_open_incidents(conn: Connection, ids: Mapping[int, str]) -> dict[int,
     found: dict[int, dict[tuple[str, str], int]] = {}
     for row in rows:
         found.setdefault(row.stream_id, {})[row.kind, row.severity] = row.n
+    return found
+
+
+def _count_verdicts(conn: Connection, ids: Mapping[int, str]) -> dict[int, dict[str, int]]:
+    rows = conn.execute(
+        sa.select(incident_verbs.c.stream_id, incident_verbs.c.verb, sa.func.count().label("n"))
+        .where(incident_verbs.c.stream_id.in_(ids), incident_verbs.c.verb.in_(VERDICT_VERBS))
+        .group_by(incident_verbs.c.stream_id, incident_verbs.c.verb)
+    )
+    found: dict[int, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row.stream_id, {})[row.verb] = row.n
     return found
 
 

@@ -1,4 +1,4 @@
-"""No surface says that a stream is well for longer than twice the stated interval after it has died, in whatever way."""
+"""No surface says that a stream is well for longer than twice the stated interval after it has died."""
 
 import os
 import resource

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitor.metrics.exposition import render_metrics
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
-from tests.unit.monitor.metrics.test_exposition import FACTS, PROCESS, counted
+from tests.unit.monitor.metrics.test_exposition import FACTS, PROCESS, PROGRESS, counted
 
 MIXIN = Path(__file__).parents[3] / "deploy" / "mixin"
 RULES: list[dict[str, Any]] = yaml.safe_load((MIXIN / "alerts.yaml").read_text())["groups"][0]["rules"]
@@ -32,7 +32,7 @@ def expressions() -> Iterator[str]:
 
 def known_labels() -> dict[str, set[str]]:
     """Return the labels of each series of the exposition."""
-    text = render_metrics(counted(), {"payments": 0.0}, FACTS, PROCESS).text.decode()
+    text = render_metrics(counted(), PROGRESS, FACTS, PROCESS).text.decode()
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -65,7 +65,7 @@ def test_each_rule_has_a_name_of_its_own_a_severity_and_an_action() -> None:
 
 def test_the_queries_of_the_dashboard_run_on_the_views(tmp_path: Path) -> None:
     queries = [target["rawSql"] for panel in PANELS for target in panel["targets"] if "rawSql" in target]
-    assert len(queries) == 3
+    assert len(queries) == 4
     with Database(f"sqlite:///{tmp_path / 'outrider.db'}") as db:
         upgrade(db)
         with db.read() as conn:
