@@ -221,7 +221,8 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "state": (
             "`running`, `warming_up`, `ended`, `starting`, `late`, `stalled`, `stuck`, `stopped`, `waiting_for_kafka`, "
             "`unknown` (no proof that it runs) or `not_running`; of a part `unavailable`, `missing`, `failing`, "
-            "`stuck`, `unclaimed` (a partition that nobody reads) or `held` (one that has records and does not move)."
+            "`stuck`, `unclaimed` (a partition that nobody reads) or `held` (one that has records and does "
+            "not move); of an incident its kind."
         ),
         "since": "Time since which the state holds, or NULL.",
         "since_us": "Time since which the state holds, in microseconds since 1970 (UTC), or NULL.",

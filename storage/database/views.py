@@ -184,7 +184,8 @@ SELECT x.stream, x.component, x.state, {time("x.since_us", "since")}, x.reason, 
                         AND substr(p.owner, 1, length(r.replica) + 1) = r.replica || ':')
   UNION ALL SELECT o.stream, 'incident ' || i.id, i.kind, i.opened_at_us, i.summary
     FROM incidents i JOIN overall o ON o.stream_id = i.stream_id
-   WHERE i.status = 'open' AND i.kind IN ('stopped', 'stalled', 'late') AND i.kind <> o.state
+   WHERE i.status = 'open' AND i.kind <> o.state
+     AND i.kind IN ('stopped', 'stalled', 'late', 'silence', 'gap', 'dead_letters')
   UNION ALL SELECT NULL, 'job ' || name, 'failing', failed_at_us, last_error
     FROM jobs WHERE last_error IS NOT NULL) x""",
     }

@@ -33,8 +33,9 @@ def hold_lease(db: Database, replica: str = "a") -> None:
 def judge(db: Database) -> StreamHealth:
     """Return the health by the function, which must agree with the view on whether the stream is well."""
     health = judge_streams(read_health_facts(db))["payments"]
-    is_proven = health.first_fault is None and not any(each.state == "late" for each in health.problems)
-    assert is_proven == all(row.is_well and row.state not in {"held", "starting"} for row in read_health(db))
+    assert (health.first_obstacle is None) == all(
+        row.is_well and row.state not in {"held", "starting"} for row in read_health(db)
+    )
     return health
 
 
@@ -113,6 +114,18 @@ def test_late_and_stalled_streams_run_and_a_stopped_incident_is_a_part_until_it_
     with db.write() as conn:
         conn.execute(sa.update(incidents).values(kind="stopped"))
     assert states(db) == [("stream", "running", T0, None), ("incident 5", "stopped", T0 + SECOND, "why")]
+
+
+def test_incidents_of_the_input_are_parts_and_findings_are_not(db: Database, stream_id: int) -> None:
+    report(db, stream_id, "a", of("running"))
+    hold_lease(db)
+    open_incident(db, stream_id, "spike")
+    assert (judge(db).state, len(states(db))) == (HealthState.WARNING, 1)
+    for kind in ("silence", "gap", "dead_letters"):
+        with db.write() as conn:
+            conn.execute(sa.update(incidents).values(kind=kind))
+        assert states(db)[1:] == [("incident 5", kind, T0 + SECOND, "why")]
+        assert judge(db).first_fault is None
 
 
 def test_expired_reports_are_ignored_and_an_ended_stream_is_well(db: Database, stream_id: int) -> None:
