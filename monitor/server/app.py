@@ -11,13 +11,13 @@ from monitor.server.access.headers import SecurityHeaders
 from monitor.server.access.hosts import HostCheck, allowed_hosts
 from monitor.server.api import streams
 from monitor.server.context import ServerContext
-from monitor.server.pages import links, stream
+from monitor.server.pages import links, models, stream
 from monitor.server.problems import add_error_handlers
 
 API_PREFIX = "/api/v1"
 _FOLDER = Path(__file__).parent
 _API_ROUTERS: tuple[APIRouter, ...] = (streams.router,)
-_PAGE_ROUTERS: tuple[APIRouter, ...] = (stream.router, links.router)
+_PAGE_ROUTERS: tuple[APIRouter, ...] = (stream.router, models.router, links.router)
 
 
 def create_app(context: ServerContext, *, port: int | None = None) -> FastAPI:

@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from config.settings import ServerSettings, Settings
+from monitor.server.trials import Trials
 from storage.database.engine import Database
 
 READ_CONNECTIONS = 4
@@ -36,6 +37,8 @@ class ServerContext:
         self.clock_s = clock_s
         self.stopping = threading.Event()
         """Set before the server stops, so that live connections end."""
+        self.trials = Trials(settings)
+        """The back-tests of the page."""
         self._lock = threading.Lock()
         self._reads: Database | None = None
         self._writes: Database | None = None

@@ -65,12 +65,16 @@ class StreamExtent:
         window_us: Length of a window.
         first_us: Start of the first stored window; None without one.
         last_us: End of the last judged window.
+        last_tick_us: The last tick; None before the first.
+        revision: A number that grows with each change of the calibration or the models.
     """
 
     stream_id: int
     window_us: int
     first_us: int | None
     last_us: int | None
+    last_tick_us: int | None
+    revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,14 @@ class Beyond:
 
 def find_stream(conn: Connection, name: str) -> StreamExtent | None:
     """Return the extent of a stream; None if the database does not know it."""
-    row = conn.execute(sa.select(streams.c.id, streams.c.window_size_us).where(streams.c.name == name)).first()
+    row = conn.execute(
+        sa.select(
+            streams.c.id,
+            streams.c.window_size_us,
+            streams.c.last_tick_us,
+            (streams.c.revision + streams.c.acceptances).label("revision"),
+        ).where(streams.c.name == name)
+    ).first()
     if row is None:
         return None
     own = windows.c.stream_id == row.id
@@ -112,7 +123,14 @@ def find_stream(conn: Connection, name: str) -> StreamExtent | None:
     first_us = conn.scalar(sa.select(sa.func.min(windows.c.window_start_us)).where(own))
     last = sa.select(windows.c.window_end_us).where(own, windows.c.judged_at_us.is_not(None))
     last_us = conn.scalar(last.order_by(windows.c.window_start_us.desc()).limit(1))
-    return StreamExtent(stream_id=row.id, window_us=row.window_size_us, first_us=first_us, last_us=last_us)
+    return StreamExtent(
+        stream_id=row.id,
+        window_us=row.window_size_us,
+        first_us=first_us,
+        last_us=last_us,
+        last_tick_us=row.last_tick_us,
+        revision=row.revision,
+    )
 
 
 def read_threshold_steps(
@@ -215,3 +233,9 @@ def count_incidents_beyond(conn: Connection, stream_id: int, *, from_us: int, un
     n_before, last_before_us = conn.execute(before).one()
     n_after, first_after_us = conn.execute(after).one()
     return Beyond(before=n_before, after=n_after, last_before_us=last_before_us, first_after_us=first_after_us)
+
+
+def read_latest_tick(conn: Connection) -> int | None:
+    """Return the newest tick of all streams, in event time; None before the first."""
+    latest: int | None = conn.scalar(sa.select(sa.func.max(streams.c.last_tick_us)))
+    return latest

@@ -1,6 +1,7 @@
 """The back-test and the daemon decide the same over the same events, row by row."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import sqlalchemy as sa
 from config.loading import load
 from config.settings import Settings
 from monitor.backtest import Backtest, backtest
+from monitor.control_plane.control_plane import BUDGETED_KINDS
+from monitor.server.trials import TrialRequest, Trials
 from storage.database.engine import Database
 from tests.daemon.events import BurstStream
 from tests.daemon.process import DaemonProcess
@@ -307,3 +310,33 @@ def test_a_back_test_fits_and_activates_the_models_of_the_daemon(ran_with_refits
     assert found == stored
     assert [row[1] for row in stored].count("promoted") >= 2
     assert (thresholds(result), windows(result), incidents(result)) == expected(ran_with_refits)
+
+
+def test_the_page_tries_thresholds_with_the_numbers_of_the_command_cell_by_cell(ran: DaemonRun) -> None:
+    percentiles, budgets = (95.0, PERCENTILE, 99.9), (BUDGET, "1/day")
+    request = TrialRequest(stream=STREAM, since="1d", percentiles=percentiles, false_alarms=budgets, basis=(None, 0))
+    trials = Trials(ran.settings)
+    trial = trials.ask(request)
+    deadline_s = time.monotonic() + 100
+    while trial.is_running and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+        trial = trials.ask(request)
+    assert trial.error is None
+    expected = backtest(ran.settings, STREAM, since="1d", percentiles=percentiles, false_alarms=budgets)
+    assert [cell.outcome for cell in trial.cells] == list(expected.cells)
+    assert (trial.begin_us, trial.end_us) == (expected.begin_us, expected.end_us)
+    assert [len(cell.incidents) for cell in trial.cells] == [
+        sum(n for kind, n in outcome.incidents.items() if kind in BUDGETED_KINDS) for outcome in expected.cells
+    ]
+    assert any(cell.incidents for cell in trial.cells)
+
+
+def test_a_trial_that_cannot_run_says_why(ran: DaemonRun) -> None:
+    request = TrialRequest(
+        stream=STREAM, since="not a time", percentiles=(99.0,), false_alarms=(BUDGET,), basis=(None, 0)
+    )
+    trials = Trials(ran.settings)
+    deadline_s = time.monotonic() + 100
+    while (trial := trials.ask(request)).is_running and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert trial.error is not None and "not a time" in trial.error

@@ -25,6 +25,7 @@ from monitor.server.pages.stream_view import (
     shown_span,
     zoom_out,
 )
+from monitor.server.pages.threshold_trial import read_trial_panel
 from monitor.server.problems import ApiError
 from storage.queries.stream_series import StreamExtent, find_stream
 from storage.queries.streams import read_stream_names
@@ -84,15 +85,23 @@ View = Annotated[StreamView, Depends(read_view)]
 
 @router.get("/streams/{name}")
 def show_stream(
-    context: Context, _person: Reader, view: View, panel: Annotated[str | None, Query(max_length=32)] = None
+    context: Context,
+    _person: Reader,
+    view: View,
+    *,
+    panel: Annotated[str | None, Query(max_length=32)] = None,
+    run: bool = False,
 ) -> Response:
     """Show a stream, or one panel of its page."""
-    extent, frame = _open(context, view)
+    extent, frame = open_stream(context, view)
     span = None if extent.last_us is None else shown_span(view, extent.last_us)
     wanted = _READS if panel is None else [name for name in _READS if name == panel]
     panels: dict[str, Panel[Any] | None] = dict.fromkeys(_READS)
     if span is not None:
         panels |= {name: _read(context, name, extent, view, span) for name in wanted}
+    tried = None
+    if span is not None and panel in {None, "try"}:
+        tried = _read_trial(context, extent, view, start=run or panel is not None)
     head = None
     if panel in {None, "head"}:
         head = read_panel("head", partial(read_stream_head, context.reads, view.stream, extent))
@@ -105,6 +114,7 @@ def show_stream(
         span=span,
         head=head,
         panels=panels,
+        tried=tried,
         ranges=[(each, view.href(range=each, zoom=None)) for each in RANGES_US],
         wider=None if span is None else view.href(zoom=zoom_out(span)),
         follow=_FOLLOW_ZOOM,
@@ -115,23 +125,36 @@ def show_stream(
 @router.get("/streams/{name}/{panel}.csv")
 def download_panel(context: Context, _person: Reader, view: View, panel: str) -> Response:
     """Return the table of a panel as CSV."""
-    if panel not in _READS:
-        raise ApiError(404, f"there is no panel {panel!r}; the panels are {', '.join(_READS)}")
-    extent, _ = _open(context, view)
+    if panel not in {*_READS, "try"}:
+        raise ApiError(404, f"there is no panel {panel!r}; the panels are {', '.join(_READS)} and try")
+    extent, _ = open_stream(context, view)
     if extent.last_us is None:
         raise ApiError(404, f"stream {view.stream} has no judged windows yet")
-    found = _read(context, panel, extent, view, shown_span(view, extent.last_us))
-    if found.error is not None:
-        raise ApiError(503, found.error)
-    assert found.table is not None, "every panel of a stream has a table"
+    if panel == "try":
+        found: Panel[Any] = _read_trial(context, extent, view, start=True)
+    else:
+        found = _read(context, panel, extent, view, shown_span(view, extent.last_us))
+    return csv_response(found, f"{view.stream}-{panel}")
+
+
+def csv_response(panel: Panel[Any], name: str) -> Response:
+    """Return the table of a panel as a file.
+
+    Raises:
+        ApiError: The panel could not be read, or its back-test has not ended (503).
+    """
+    if panel.error is not None:
+        raise ApiError(503, panel.error)
+    if panel.table is None:
+        raise ApiError(503, "the back-test has not ended yet; try again", headers={"Retry-After": "5"})
     return Response(
-        write_csv(found.table),
+        write_csv(panel.table),
         media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{view.stream}-{panel}.csv"'},
+        headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
     )
 
 
-def _open(context: ServerContext, view: StreamView) -> tuple[StreamExtent, PageFrame]:
+def open_stream(context: ServerContext, view: StreamView) -> tuple[StreamExtent, PageFrame]:
     """Return the extent of the stream, and the frame of its page.
 
     Raises:
@@ -151,10 +174,18 @@ def _read(context: ServerContext, name: str, extent: StreamExtent, view: StreamV
         name,
         partial(_READS[name], context.reads, extent, view, span),
         sql=panel_sql(view.stream, span, extent.window_us)[name],
-        table=_table_of,
+        table=table_of,
     )
 
 
-def _table_of(content: Any) -> PanelTable:
-    table: PanelTable = content.table
+def _read_trial(context: ServerContext, extent: StreamExtent, view: StreamView, *, start: bool) -> Panel[Any]:
+    run = view.href()
+    run += ("&" if "?" in run else "?") + "run=true"
+    read = partial(read_trial_panel, context, extent, view, start=start, grid=False, run=run)
+    return read_panel("try", read, table=table_of)
+
+
+def table_of(content: Any) -> PanelTable | None:
+    """Return the table of the content of a panel."""
+    table: PanelTable | None = content.table
     return table

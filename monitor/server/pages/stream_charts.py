@@ -105,7 +105,7 @@ def read_energy_chart(db: Database, extent: StreamExtent, view: StreamView, span
         caption=f"{_name_rows(series, extent.window_us)}; energies in nats; the chart is drawn from this table",
         names=("at", *columns, "method"),
     )
-    return _build(
+    return build_chart(
         table,
         plot.drawing(frame, drawn),
         tuple(columns),
@@ -172,7 +172,7 @@ def read_outlier_chart(db: Database, extent: StreamExtent, view: StreamView, spa
             "p",
         ),
     )
-    return _build(
+    return build_chart(
         table,
         plot.drawing(frame, drawn),
         tuple(columns),
@@ -213,7 +213,7 @@ def read_record_chart(db: Database, extent: StreamExtent, view: StreamView, span
         f"{number(totals[name])} {words}"
         for name, words in (("late", "late"), ("dead", "dead"), ("filtered", "filtered"))
     )
-    return _build(
+    return build_chart(
         table,
         plot.drawing(frame, drawn),
         shown,
@@ -227,7 +227,7 @@ def read_record_chart(db: Database, extent: StreamExtent, view: StreamView, span
     )
 
 
-def _build(
+def build_chart(
     table: PanelTable,
     svg: Markup,
     series: tuple[str, ...],
@@ -240,6 +240,7 @@ def _build(
     note: str,
     labels: tuple[str, str],
 ) -> Chart:
+    """Return a chart, with the addresses of the nearest incidents beyond it."""
     beyond = marks.beyond
     return Chart(
         table=table,

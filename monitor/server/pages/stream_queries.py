@@ -60,6 +60,28 @@ SELECT event_time, key, energy, features FROM outlier_history
     }
 
 
+def models_sql(stream: str, span: Span) -> Mapping[str, str]:
+    """Return the query of each panel of the page of models, by its name."""
+    name = quote_text(stream)
+    models = f"""SELECT version, kind, state, activated_at, held_out_energy, shadow_threshold, shared_events,
+       flagged_by_both, flagged_by_active, flagged_by_shadow, flagged_by_none, gate, summary
+  FROM model_history
+ WHERE stream = {name} ORDER BY version DESC"""
+    return {
+        "side": models,
+        "gate": models,
+        "thresholds": f"""SELECT valid_from, threshold, lower, upper, method, n, percentile, model_version
+  FROM threshold_history
+ WHERE stream = {name}
+   AND valid_from_us >= {span.from_us} AND valid_from_us < {span.until_us}
+ ORDER BY valid_from""",
+        "ledger": """SELECT stream, at, promised_per_week, true_alarms, false_alarms, without_verdict,
+       precision, precision_lower, precision_upper, windows_learned, dispersion, state
+  FROM calibration_history c
+ WHERE at_us = (SELECT max(x.at_us) FROM calibration_history x WHERE x.stream = c.stream)""",
+    }
+
+
 def quote_text(text: str) -> str:
     """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -45,6 +45,7 @@ class StreamView:
         horizon: Length of the drift horizon in the heat map, in seconds, or None.
         cell: The horizon of the heat map whose histograms are open, as its end in RFC 3339, and the feature.
         percentile: The percentile of the slider, or None.
+        page: The page below that of the stream: empty, or `/models`.
     """
 
     stream: str
@@ -54,11 +55,12 @@ class StreamView:
     horizon: int | None = None
     cell: tuple[int, str] | None = None
     percentile: float | None = None
+    page: str = ""
 
     @property
     def path(self) -> str:
         """Return the path of the page."""
-        return f"/streams/{quote(self.stream, safe='')}"
+        return f"/streams/{quote(self.stream, safe='')}{self.page}"
 
     def href(self, **changes: Any) -> str:
         """Return the address of the page with some changes of its state."""

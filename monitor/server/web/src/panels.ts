@@ -109,6 +109,12 @@ export async function navigate(address: URL, names: readonly string[], push = tr
   await Promise.all(panels.map((panel) => refreshPanel(panel, address, true)));
 }
 
+/** Fetch a panel again after the time that it names: its content is still being computed. */
+function repeat(panel: HTMLElement): void {
+  const waitMs = Number(panel.dataset["again"]);
+  if (waitMs > 0) setTimeout(() => panel.isConnected && void refreshPanel(panel, new URL(location.href)), waitMs);
+}
+
 function isPlainClick(event: MouseEvent): boolean {
   return event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
 }
@@ -122,5 +128,7 @@ export function startPanels(): void {
     void navigate(new URL(link.href), (link.dataset["into"] ?? "").split(" ").filter(Boolean));
   });
   addEventListener("popstate", () => void navigate(new URL(location.href), [], false));
+  onPanel(repeat);
   for (const panel of findPanels("[data-panel][data-lazy]")) void refreshPanel(panel, new URL(location.href), true);
+  findPanels("[data-panel][data-again]").forEach(repeat);
 }
