@@ -8,13 +8,10 @@ import click
 
 from config.errors import ConfigError
 from config.settings import Settings
-from config.stream_rules import RuleSchedule
 from config.time_format import format_time
 from config.units import parse_time
 from monitor.cli.database import format_latest_incidents, open_database
 from monitor.cli.settings import load_settings
-from storage.control.models import ModelStore
-from storage.control.settings import SettingsStore
 from storage.control.verbs import Basis, VerbFacts, VerbResult, VerbStore
 from storage.database.engine import Database
 
@@ -68,63 +65,36 @@ def run_verb(ctx: click.Context, verb: str, incident: int, **options: Any) -> No
 
 
 def load_facts(settings: Settings, incident: int) -> VerbFacts:
-    """Return the facts of an incident of a configured stream.
+    """Return the facts of an incident.
 
     Raises:
-        ConfigError: There is no such incident, or its stream is not configured.
+        ConfigError: There is no such incident.
     """
     with open_database(settings) as db:
         facts = VerbStore(db).facts(incident)
     if facts is None:
         raise ConfigError(f"there is no incident {incident}; {format_latest_incidents(settings)}")
-    if facts.stream not in settings.streams:
-        raise ConfigError(
-            f"incident {incident} belongs to stream {facts.stream!r}, which is not in the configuration; "
-            "add the stream again to act on the incident"
-        )
     return facts
 
 
 def _apply(
     db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None, basis: Basis | None
 ) -> str:
-    from monitor.control_plane.verbs import act
-    from monitor.daemon.rules import build_stream_rules
-    from monitor.daemon.stored_sizes import follow_stored_sizes
+    from monitor.daemon.verbs import apply_configured_verb
     from monitor.incidents.verb_plan import VerbRequest
     from monitor.incidents.verbs import Verb
 
-    assert facts.incident.id is not None, "facts are read from the database"
-    request = VerbRequest(verb=Verb(verb), who=who, note=note)
-    rules = build_stream_rules(follow_stored_sizes(db, settings), facts.stream)
-    result = act(db, facts.incident.id, request, rules, now_us=db.now_us(), basis=basis)
+    result = apply_configured_verb(db, settings, facts, VerbRequest(verb=Verb(verb), who=who, note=note), basis)
     return describe_result(result, verb)
 
 
 def _preview(db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None) -> str:
     from monitor.cli.output.preview_text import format_preview
-    from monitor.control_plane.model_cache import ModelCache
-    from monitor.control_plane.preview import preview_verb
-    from monitor.daemon.rules import build_rule_schedule, build_stream_rules
-    from monitor.daemon.stored_sizes import follow_stored_sizes
+    from monitor.daemon.verbs import preview_configured_verb
     from monitor.incidents.verb_plan import VerbRequest
     from monitor.incidents.verbs import Verb
 
-    settings = follow_stored_sizes(db, settings)
-    rows = SettingsStore(db).read_rows(facts.stream_id)
-    schedule = (
-        build_rule_schedule(settings, facts.stream, rows)
-        if rows
-        else RuleSchedule.constant(build_stream_rules(settings, facts.stream))
-    )
-    preview = preview_verb(
-        db,
-        facts,
-        VerbRequest(verb=Verb(verb), who=who, note=note),
-        schedule,
-        lambda: ModelCache(facts.stream, ModelStore(db)),
-        now_us=db.now_us(),
-    )
+    preview = preview_configured_verb(db, settings, facts, VerbRequest(verb=Verb(verb), who=who, note=note))
     return format_preview(preview, verb)
 
 

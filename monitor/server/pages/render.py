@@ -1,6 +1,5 @@
 """Rendering of pages: the Jinja environment, and the values that every page has."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -23,16 +22,16 @@ class PageFrame:
     Attributes:
         now_us: The time on the database's clock, for "as of"; None if the database cannot be read.
         csrf: The token of the forms on the page.
-        who: The name of the person; None without a login.
+        who: The name of the person.
+        is_logged_in: Whether the person has a session, which can be ended.
         can_act: Whether the person may apply verbs.
-        streams: The names of the streams, for the navigation.
     """
 
     now_us: int | None = None
     csrf: str = ""
-    who: str | None = None
+    who: str = ""
+    is_logged_in: bool = False
     can_act: bool = True
-    streams: Sequence[str] = ()
 
 
 def render_page(
