@@ -66,7 +66,7 @@ class AuthProxySettings(Section):
 
     header: str = Field(description="The header with the name of the person, such as X-Forwarded-User.")
     trusted_proxies: Names = Field(
-        description="The addresses or networks of the proxies; from any other address the header is refused."
+        description="The addresses or networks of the proxies; from any other address the header is ignored."
     )
     scopes: Scopes = Field(default=("read", "act"), description="The scopes of every person that the proxy names.")
 

@@ -7,8 +7,11 @@ from fastapi import APIRouter, FastAPI
 from starlette.staticfiles import StaticFiles
 
 from config.metrics import split_address
+from monitor.server.access import login
+from monitor.server.access.bodies import BodyLimit
 from monitor.server.access.headers import SecurityHeaders
 from monitor.server.access.hosts import HostCheck, allowed_hosts
+from monitor.server.access.origin import OriginCheck
 from monitor.server.api import streams
 from monitor.server.context import ServerContext
 from monitor.server.pages import links, models, stream
@@ -17,7 +20,12 @@ from monitor.server.problems import add_error_handlers
 API_PREFIX = "/api/v1"
 _FOLDER = Path(__file__).parent
 _API_ROUTERS: tuple[APIRouter, ...] = (streams.router,)
-_PAGE_ROUTERS: tuple[APIRouter, ...] = (stream.router, models.router, links.router)
+_PAGE_ROUTERS: tuple[APIRouter, ...] = (
+    stream.router,
+    models.router,
+    links.router,
+    login.router,
+)
 
 
 def create_app(context: ServerContext, *, port: int | None = None) -> FastAPI:
@@ -42,6 +50,10 @@ def create_app(context: ServerContext, *, port: int | None = None) -> FastAPI:
         app.include_router(router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=_FOLDER / "static", check_dir=False), name="static")
     add_error_handlers(app)
-    app.add_middleware(HostCheck, hosts=allowed_hosts(context.server, port or split_address(context.server.listen)[1]))
+    hosts = allowed_hosts(context.server, port or split_address(context.server.listen)[1])
+    # The last one added is the first that a request passes.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(OriginCheck, hosts=hosts)
+    app.add_middleware(HostCheck, hosts=hosts)
     app.add_middleware(SecurityHeaders)
     return app

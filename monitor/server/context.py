@@ -9,6 +9,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from config.settings import ServerSettings, Settings
+from monitor.server.access.failures import FailureLimit
+from monitor.server.access.tokens import TokenList
 from monitor.server.trials import Trials
 from storage.database.engine import Database
 
@@ -35,6 +37,10 @@ class ServerContext:
         self.settings = settings
         self.server = server or settings.server or ServerSettings()
         self.clock_s = clock_s
+        self.tokens = TokenList(self.server.tokens)
+        self.failures = FailureLimit()
+        self.trusted_proxies = self.server.auth_proxy.networks() if self.server.auth_proxy is not None else []
+        self.is_https = (self.server.url or "").startswith("https://")
         self.stopping = threading.Event()
         """Set before the server stops, so that live connections end."""
         self.trials = Trials(settings)

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from config.errors import ConfigError, OutriderError, SchemaMismatch, StorageUnavailable
 
@@ -37,7 +38,7 @@ class Problem(BaseModel):
     errors: list[InvalidPart] | None = Field(default=None, description="The invalid parts of the request.")
 
 
-class ApiError(Exception):
+class ApiError(HTTPException):
     """An error with an HTTP status, answered as a problem.
 
     Args:
@@ -55,10 +56,7 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = dict(headers or {})
+        super().__init__(status, detail, headers=dict(headers or {}))
         self.extra = dict(extra or {})
 
 
@@ -71,22 +69,36 @@ def problem_response(
     return JSONResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
 
 
+def accepts_page(request: Request) -> bool:
+    """Return whether the client is a browser that shows pages."""
+    return "text/html" in request.headers.get("accept", "")
+
+
+def _lead_to_login(request: Request) -> Response:
+    """Lead a browser to the login; a page that it only read is shown afterwards."""
+    target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    after = f"?next={quote(target, safe='/')}" if request.method == "GET" else ""
+    return RedirectResponse(f"/login{after}", status_code=303)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Have every error of the application answered as a problem."""
     app.add_exception_handler(ApiError, _answer_api_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(StarletteHTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(OutriderError, _answer_outrider_error)
     app.add_exception_handler(Exception, _answer_unexpected)
 
 
-def _answer_api_error(_request: Request, error: Exception) -> Response:
+def _answer_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return problem_response(error.status, error.detail, headers=error.headers, extra=error.extra)
+    if error.status_code == 401 and accepts_page(request) and not request.url.path.startswith("/api/"):
+        return _lead_to_login(request)
+    return problem_response(error.status_code, str(error.detail), headers=error.headers, extra=error.extra)
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, StarletteHTTPException)
     details = {
         404: f"there is no {request.url.path}",
         405: f"{request.url.path} does not take {request.method}",

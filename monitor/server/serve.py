@@ -8,7 +8,6 @@ import uvicorn
 
 from config.errors import ConfigError
 from config.metrics import split_address
-from monitor.server.access.person import require_loopback
 from monitor.server.app import create_app
 from monitor.server.context import ServerContext
 
@@ -18,6 +17,8 @@ _DRAIN_TIMEOUT_S = 3
 _STOP_TIMEOUT_S = 8.0
 _KEEP_ALIVE_S = 15
 _BACKLOG = 128
+_MAX_CONNECTIONS = 256
+"""Connections beyond it are answered 503."""
 
 
 class PageServer:
@@ -45,7 +46,6 @@ class PageServer:
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        require_loopback(self._context.server)
         host, port = split_address(self._context.server.listen)
         listener = _listen(host, port)
         port = int(listener.getsockname()[1])
@@ -59,6 +59,7 @@ class PageServer:
             server_header=False,
             lifespan="off",
             ws="none",
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_DRAIN_TIMEOUT_S,
         )
