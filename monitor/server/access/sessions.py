@@ -6,7 +6,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
-from monitor.server.access.tokens import TokenList
+from monitor.server.tokens import TokenList
 
 SESSION_LENGTH_S = 12 * 3600
 _SECURE_COOKIE = "__Host-outrider"

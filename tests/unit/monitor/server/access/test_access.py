@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from monitor.server.access.failures import MAX_FAILURES, PERIOD_S
 from monitor.server.access.sessions import SESSION_LENGTH_S
+from monitor.server.failures import MAX_FAILURES, PERIOD_S
 from tests.unit.monitor.server.apps import (
     OPS,
     TOKENS,
