@@ -13,7 +13,7 @@ import pytest
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer
 
-_MARK_OF_FIXTURE = {"kafka_server": "kafka", "postgres_server": "postgres"}
+_MARK_OF_FIXTURE = {"kafka_server": "kafka", "postgres_server": "postgres", "browser": "browser"}
 _LONGEST_FIRST = ("acceptance", "faults", "browser", "simulation", "integration")
 """Folders of the tests with daemons, servers and browsers, in the order in which they start."""
 _TESTS = Path(__file__).parent

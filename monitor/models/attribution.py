@@ -43,8 +43,19 @@ class AttributedFeature:
 
     @property
     def is_usual_alone(self) -> bool:
-        """Return whether the median is inside of the usual range."""
-        return self.here is not None and self.usual is not None and self.usual[0] <= self.here.median <= self.usual[1]
+        """Return whether nine of ten values are inside of the usual range, or beyond it by at most half its width."""
+        if self.here is None or self.usual is None:
+            return False
+        low, high = self.usual
+        margin = (high - low) / 2
+        return low - margin <= self.here.low and self.here.high <= high + margin
+
+    @property
+    def is_wider(self) -> bool:
+        """Return whether the median is inside of the usual range and the values are not: they lie on both sides."""
+        if self.here is None or self.usual is None or self.is_usual_alone:
+            return False
+        return self.usual[0] <= self.here.median <= self.usual[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,17 +14,24 @@ from monitor.server.access.hosts import HostCheck, allowed_hosts
 from monitor.server.access.origin import OriginCheck
 from monitor.server.api import streams
 from monitor.server.context import ServerContext
-from monitor.server.pages import links, models, stream
+from monitor.server.pages import incident, incidents, links, models, overview, stream
+from monitor.server.pages import login as login_page
 from monitor.server.problems import add_error_handlers
 
 API_PREFIX = "/api/v1"
 _FOLDER = Path(__file__).parent
 _API_ROUTERS: tuple[APIRouter, ...] = (streams.router,)
 _PAGE_ROUTERS: tuple[APIRouter, ...] = (
+_PAGE_ROUTERS: tuple[APIRouter, ...] = (
     stream.router,
     models.router,
     links.router,
     login.router,
+    login_page.router,
+    overview.router,
+    incidents.router,
+    incident.router,
+)
 )
 
 

@@ -9,14 +9,11 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from config.settings import ServerSettings, Settings
-<<<<<<< HEAD
 from monitor.server.access.failures import FailureLimit
 from monitor.server.access.tokens import TokenList
-from monitor.server.trials import Trials
-=======
 from monitor.server.failures import FailureLimit
 from monitor.server.tokens import TokenList
->>>>>>> e4f7939 (server: keep tokens and failures outside of access)
+from monitor.server.trials import Trials
 from storage.database.engine import Database
 
 READ_CONNECTIONS = 4

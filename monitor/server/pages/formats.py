@@ -1,6 +1,7 @@
 """Text of numbers, times and names on the pages. Pure."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 
 from markupsafe import Markup, escape
@@ -10,6 +11,7 @@ from config.time_format import DAY_US, HOUR_US, MINUTE_US, SECOND_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEAST_SHOWN_P = 1e-300
 _LEAST_DECIMAL_P = 0.001
+_RFC_3339 = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 ABSENT = "–"
 """A value that is not known or does not exist."""
 
@@ -126,6 +128,11 @@ def time_tag(us: int | None, *, beside_us: int | None = None, seconds: bool = Fa
 def interval(start_us: int, end_us: int, *, beside_us: int) -> str:
     """Return an interval of event time, such as 10:35 to 10:50."""
     return f"{clock(start_us, beside_us=beside_us)} to {clock(end_us, beside_us=start_us)}"
+
+
+def shorten_times(text: str, *, beside_us: int) -> str:
+    """Return a text with each RFC 3339 time as a time of day, dated if the day is another than that of `beside_us`."""
+    return _RFC_3339.sub(lambda found: clock(parse_us(found[0]), beside_us=beside_us), text)
 
 
 def words(name: str) -> str:

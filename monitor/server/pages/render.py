@@ -12,7 +12,19 @@ from fastapi.responses import HTMLResponse
 from monitor.server.pages import formats, icons
 
 _FOLDER = Path(__file__).parent.parent
-_FILTERS = ("number", "significant", "share", "probability", "duration", "age", "clock", "iso", "words", "time_tag")
+_FILTERS = (
+    "number",
+    "significant",
+    "share",
+    "probability",
+    "duration",
+    "age",
+    "clock",
+    "iso",
+    "words",
+    "time_tag",
+    "shorten_times",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
