@@ -22,16 +22,14 @@ API_PREFIX = "/api/v1"
 _FOLDER = Path(__file__).parent
 _API_ROUTERS: tuple[APIRouter, ...] = (streams.router,)
 _PAGE_ROUTERS: tuple[APIRouter, ...] = (
-_PAGE_ROUTERS: tuple[APIRouter, ...] = (
-    stream.router,
-    models.router,
-    links.router,
     login.router,
     login_page.router,
     overview.router,
     incidents.router,
     incident.router,
-)
+    stream.router,
+    models.router,
+    links.router,
 )
 
 

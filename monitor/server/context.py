@@ -9,8 +9,6 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from config.settings import ServerSettings, Settings
-from monitor.server.access.failures import FailureLimit
-from monitor.server.access.tokens import TokenList
 from monitor.server.failures import FailureLimit
 from monitor.server.tokens import TokenList
 from monitor.server.trials import Trials

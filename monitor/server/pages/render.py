@@ -1,5 +1,6 @@
 """Rendering of pages: the Jinja environment, and the values that every page has."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -37,6 +38,7 @@ class PageFrame:
         who: The name of the person.
         is_logged_in: Whether the person has a session, which can be ended.
         can_act: Whether the person may apply verbs.
+        streams: The names of the streams, for the navigation.
     """
 
     now_us: int | None = None
@@ -44,6 +46,7 @@ class PageFrame:
     who: str = ""
     is_logged_in: bool = False
     can_act: bool = True
+    streams: Sequence[str] = ()
 
 
 def render_page(
