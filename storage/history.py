@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -23,6 +24,10 @@ from storage.queries.view_readers import ViewReader
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+
+_PLOT_SINCE = "24h"
+_DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +160,37 @@ class History:
     def gaps(self, stream: str | None = None, **bounds: Unpack[QueryBounds]) -> ColumnBatches:
         """Return the gaps (offset ranges that could not be read) by recording time; the bounds apply to it."""
         return self._query_view(history_views.GAPS, stream, **bounds)
+
+    def plot(self, stream: str, **bounds: Unpack[QueryBounds]) -> Figure:
+        """Return a matplotlib figure of the windows: energies against the threshold, outliers against those expected.
+
+        In a notebook, the last expression of a cell shows it: `history.plot("payments", since="24h")`. `since` is by
+        default a day before the latest window. Needs the extra `plot`.
+
+        Raises:
+            ConfigError: matplotlib is not installed, the stream does not exist, or it has no windows in this time.
+        """
+        from storage.history_plot import plot_windows  # noqa: PLC0415 - matplotlib is an extra
+
+        wanted: QueryBounds = {"since": _PLOT_SINCE}
+        wanted.update(bounds)
+        windows = self._read_all(self.windows(stream, **wanted))
+        times = windows["window_start"]
+        # The threshold before the first window is in force in it.
+        since = None if not len(times) else f"{np.datetime_as_string(np.asarray(times)[0] - _DAY)}Z"
+        thresholds = self._read_all(self.thresholds(stream, since=since, until=bounds.get("until")))
+        return plot_windows(stream, windows, thresholds, self._read_all(self.incidents(stream)))
+
+    @staticmethod
+    def _read_all(batches: ColumnBatches) -> Columns:
+        """Return all rows as one batch of columns."""
+        found = list(batches) or [to_columns(batches.view, [])]
+        return {
+            name: np.concatenate([batch[name] for batch in found])
+            if isinstance(found[0][name], np.ndarray)
+            else [value for batch in found for value in batch[name]]
+            for name in found[0]
+        }
 
     def streams(self) -> list[str]:
         """Return the names of the stored streams, sorted."""

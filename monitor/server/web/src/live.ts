@@ -64,13 +64,15 @@ class Live {
   private connect(): void {
     const source = new EventSource(this.url);
     this.source = source;
-    source.addEventListener("heartbeat", () => this.prove(true));
+    // A heartbeat proves the server, not the database behind it: only an answer that was read there proves the page.
+    source.addEventListener("heartbeat", () => (this.streaming = true));
     source.addEventListener("revision", (event: MessageEvent<string>) => {
-      this.prove(true);
+      this.streaming = true;
+      this.prove();
       const message = JSON.parse(event.data) as { stream?: string };
       this.changed.add(message.stream ?? "");
     });
-    source.addEventListener("open", () => this.prove(true));
+    source.addEventListener("open", () => (this.streaming = true));
     source.addEventListener("error", () => {
       this.streaming = false;
       if (source.readyState === EventSource.CLOSED && this.source === source) {
@@ -80,23 +82,22 @@ class Live {
     });
   }
 
-  /** Note that the server has answered. */
-  private prove(streaming: boolean): void {
+  /** Note that the server has answered from its database. */
+  private prove(): void {
     const wasStale = this.shown === "stale";
-    this.streaming = streaming;
     this.provedAt = Date.now() / 1000;
     if (wasStale) this.changed.add("");
     this.tick();
   }
 
-  /** Refresh all panels where no events arrive: a proxy may hold them back. */
+  /** Ask for a proof; where no events arrive, because a proxy holds them back, refresh all panels as well. */
   private async poll(): Promise<void> {
-    if (this.pausedAt !== null || this.streaming || document.hidden) return;
+    if (this.pausedAt !== null || document.hidden) return;
     try {
       const answer = await fetch(this.url.replace(/live$/, "streams"), { credentials: "same-origin" });
       if (!answer.ok) return;
-      this.prove(false);
-      this.changed.add("");
+      this.prove();
+      if (!this.streaming) this.changed.add("");
     } catch {
       this.tick();
     }
