@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from monitor.cli.output.tables import format_option, resolve_format, write_rows
+from monitor.cli.output.tables import echo_note, format_option, write_rows
 from monitor.cli.settings import load_settings, require_stream
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def command(
     percentiles: tuple[float, ...],
     budgets: tuple[str, ...],
     labels: Path | None,
-    form: str | None,
+    form: str,
 ) -> None:
     """Run the code of the daemon over FILE or over STREAM's stored windows; store nothing.
 
@@ -93,7 +93,7 @@ def command(
     from monitor.backtest import backtest
     from monitor.cli.output.progress import progress_bar
 
-    settings, form = load_settings(ctx), resolve_format(form)
+    settings = load_settings(ctx)
     name = require_stream(settings, stream)
     with progress_bar("back-testing", None) as report_progress:
         result = backtest(
@@ -108,7 +108,7 @@ def command(
         )
     shown = (*_TABLE_COLUMNS, *(_TABLE_LABEL_COLUMNS if labels else ()))
     if form == "table":
-        click.echo(_format_period(result))
+        echo_note(_format_period(result))
     columns = (*_COLUMNS, *(_LABEL_COLUMNS if labels else ()))
     write_rows(map(_build_row, result.rows()), columns, form, shown=shown)
 

@@ -8,7 +8,6 @@ from monitor.cli.output.tables import (
     format_option,
     iterate_rows,
     limit_option,
-    resolve_format,
     resolve_limit,
     write_csv_batches,
     write_rows,
@@ -32,10 +31,10 @@ def command(
     until: str | None,
     outliers: bool,
     limit: int | None,
-    form: str | None,
+    form: str,
 ) -> None:
     """List the scores of STREAM, oldest first."""
-    settings, form = load_settings(ctx), resolve_format(form)
+    settings = load_settings(ctx)
     columns = list((OUTLIERS if outliers else SCORES).columns)
     last = "features" if outliers else "is_outlier"
     with open_history(settings) as history:

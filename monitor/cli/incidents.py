@@ -11,7 +11,7 @@ from config.time_format import format_optional_time, format_time
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import format_latest_incidents, format_no_history, has_history, open_database, open_history
 from monitor.cli.output.incident_text import format_incident
-from monitor.cli.output.tables import Row, format_option, iterate_rows, resolve_format, write_rows
+from monitor.cli.output.tables import Row, format_option, iterate_rows, write_rows
 from monitor.cli.settings import load_settings
 from monitor.cli.verbs import run_verb, verb_options
 from storage.queries.history_views import INCIDENTS
@@ -30,7 +30,7 @@ def command() -> None:
 @click.option("--stream", help="List only incidents of this stream.")
 @format_option
 @click.pass_context
-def list_incidents(ctx: click.Context, only_open: bool, stream: str | None, form: str | None) -> None:
+def list_incidents(ctx: click.Context, only_open: bool, stream: str | None, form: str) -> None:
     """List the incidents in order of opening."""
     settings = load_settings(ctx)
     with open_history(settings) as history:
@@ -42,7 +42,7 @@ def list_incidents(ctx: click.Context, only_open: bool, stream: str | None, form
         chosen = (row for row in rows if not only_open or row["status"] == "open")
         columns = list(INCIDENTS.columns)
         nothing = "No open incidents." if only_open else "No incidents."
-        write_rows(chosen, columns, resolve_format(form), shown=_TABLE_COLUMNS, nothing=nothing)
+        write_rows(chosen, columns, form, shown=_TABLE_COLUMNS, nothing=nothing)
 
 
 @command.command(name="show")

@@ -15,7 +15,7 @@ from config.time_format import format_optional_time, format_time
 from config.units import to_us
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import format_no_history, has_history, open_database
-from monitor.cli.output.tables import format_option, format_value, resolve_format, write_rows
+from monitor.cli.output.tables import format_option, format_value, write_rows
 from monitor.cli.settings import load_settings, require_stream
 from storage.control.models import Activation, ModelRecord, ModelStore
 from storage.control.settings import SettingsStore
@@ -42,7 +42,7 @@ def command() -> None:
 @click.argument("stream")
 @format_option
 @click.pass_context
-def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
+def list_models(ctx: click.Context, stream: str, form: str) -> None:
     """List the models of STREAM, oldest first."""
     settings = load_settings(ctx)
     with open_database(settings) as db:
@@ -55,7 +55,7 @@ def list_models(ctx: click.Context, stream: str, form: str | None) -> None:
         else:
             click.echo(format_no_history(stream), err=True)
     rows = [_build_row(stream, model, verdicts.get(model.id)) for model in models]
-    write_rows(rows, COLUMNS, resolve_format(form), shown=_TABLE_COLUMNS, nothing="No models.")
+    write_rows(rows, COLUMNS, form, shown=_TABLE_COLUMNS, nothing="No models.")
 
 
 @command.command(name="promote")

@@ -13,7 +13,7 @@ from config.units import parse_duration, parse_time, to_us
 from config.weekly_window import parse_weekly_window
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import format_latest_incidents, has_history, open_history
-from monitor.cli.output.tables import format_option, iterate_rows, resolve_format, write_rows
+from monitor.cli.output.tables import format_option, iterate_rows, write_rows
 from monitor.cli.settings import load_settings
 from monitor.cli.verbs import login_name, note_option, who_option
 from storage.control.mutes import MuteStore, NewMute
@@ -31,11 +31,11 @@ def command() -> None:
 @command.command(name="list")
 @format_option
 @click.pass_context
-def list_mutes(ctx: click.Context, form: str | None) -> None:
+def list_mutes(ctx: click.Context, form: str) -> None:
     """List the mutes, with the number of messages that each has held back."""
     with open_history(load_settings(ctx)) as history:
         rows = iterate_rows(history.mutes())
-        write_rows(rows, list(MUTES.columns), resolve_format(form), nothing="No mutes.")
+        write_rows(rows, list(MUTES.columns), form, nothing="No mutes.")
 
 
 @command.command(name="add")

@@ -12,7 +12,7 @@ from config.notify import NotifySettings, suggest_channel
 from config.time_format import format_optional_time
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import open_database
-from monitor.cli.output.tables import format_option, resolve_format, write_rows
+from monitor.cli.output.tables import format_option, write_rows
 from monitor.cli.settings import load_settings
 from storage.control.outbox import ChannelCounts, Message, Outbox
 
@@ -38,14 +38,14 @@ def command() -> None:
 @command.command(name="list")
 @format_option
 @click.pass_context
-def list_channels(ctx: click.Context, form: str | None) -> None:
+def list_channels(ctx: click.Context, form: str) -> None:
     """List the channels with their numbers of pending, delivered, dead (given up) and skipped (too old) messages."""
     settings = load_settings(ctx)
     with open_database(settings) as db:
         counts = Outbox(db).count_by_channel()
     names = dict.fromkeys(["log", *settings.notify.channels, *counts])
     rows = [_build_row(name, settings.notify, counts.get(name, ChannelCounts())) for name in names]
-    write_rows(rows, _COLUMNS, resolve_format(form))
+    write_rows(rows, _COLUMNS, form)
 
 
 @command.command(name="test")

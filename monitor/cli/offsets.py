@@ -16,7 +16,7 @@ from consumers.open import open_source
 from consumers.source import PartitionInfo, Source
 from monitor.cli.command_group import DefaultVerbGroup
 from monitor.cli.database import format_no_history, has_history, open_database
-from monitor.cli.output.tables import format_option, resolve_format, write_rows
+from monitor.cli.output.tables import format_option, write_rows
 from monitor.cli.settings import load_settings, require_stream
 from storage.database.engine import Database
 from storage.ledger.ledger import Ledger
@@ -52,7 +52,7 @@ def command() -> None:
 @click.argument("stream")
 @format_option
 @click.pass_context
-def show(ctx: click.Context, stream: str, form: str | None) -> None:
+def show(ctx: click.Context, stream: str, form: str) -> None:
     """Show the position of every partition of STREAM, and its lag where the log can be reached."""
     settings = load_settings(ctx)
     sources: list[SourceState] = []
@@ -64,7 +64,7 @@ def show(ctx: click.Context, stream: str, form: str | None) -> None:
             click.echo(format_no_history(stream), err=True)
     logs = _discover_logs(settings, stream, sources)
     rows = [_build_row(stream, each, logs.get(_to_partition(each))) for each in sources]
-    write_rows(rows, COLUMNS, resolve_format(form), shown=_TABLE_COLUMNS, nothing="No positions.")
+    write_rows(rows, COLUMNS, form, shown=_TABLE_COLUMNS, nothing="No positions.")
 
 
 @command.command(name="reset")

@@ -1,5 +1,6 @@
 """`outrider status`: show the status of each stream, from SQL alone."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -16,8 +17,8 @@ from monitor.cli.database import open_database
 from monitor.cli.output.budget_text import describe_spike_budget
 from monitor.cli.output.reach_text import describe_pending, find_milestones
 from monitor.cli.output.season_text import describe_season
-from monitor.cli.output.status_text import format_stream
-from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, write_rows
+from monitor.cli.output.status_text import format_stream, wrap_status
+from monitor.cli.output.tables import FORMATS, Row, escape_unprintable, output_width, write_rows
 from monitor.cli.settings import load_settings
 from monitor.daemon.rules import build_stream_rules
 from monitor.daemon.stored_sizes import follow_stored_sizes
@@ -107,7 +108,9 @@ def command(ctx: click.Context, form: str, checks: bool) -> None:
         health = judge_streams(read_health_facts(db))
         rows = _read_rows(db, settings, health)
     if form == "table":
-        click.echo("\n\n".join(format_stream(row) for row in rows))
+        text = "\n\n".join(format_stream(row) for row in rows)
+        # A pipe gets one line for each fact, so that it can be searched.
+        click.echo(wrap_status(text, output_width()) if sys.stdout.isatty() else text)
     else:
         write_rows(rows, COLUMNS, form)
     if checks:

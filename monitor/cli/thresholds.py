@@ -13,10 +13,10 @@ from monitor.cli.output.budget_text import (
 from monitor.cli.output.season_text import describe_season
 from monitor.cli.output.tables import (
     TABLE_ROWS,
+    echo_note,
     format_option,
     iterate_rows,
     limit_option,
-    resolve_format,
     resolve_limit,
     write_rows,
 )
@@ -34,9 +34,9 @@ _TABLE_COLUMNS = ("valid_from", "threshold", "lower", "upper", "percentile", "n"
 @limit_option
 @format_option
 @click.pass_context
-def command(ctx: click.Context, stream: str, limit: int | None, form: str | None) -> None:
+def command(ctx: click.Context, stream: str, limit: int | None, form: str) -> None:
     """List the thresholds of STREAM in order of validity."""
-    settings, form = load_settings(ctx), resolve_format(form)
+    settings = load_settings(ctx)
     columns = list(THRESHOLDS.columns)
     with open_history(settings) as history:
         if not has_history(settings, history.streams(), stream):
@@ -64,18 +64,18 @@ def _print_budget(settings: Settings, stream: str) -> None:
         return
     click.echo()
     for line in describe_threshold_notes(threshold.details["limit"]):
-        click.echo(line)
+        echo_note(line)
     season = describe_season(threshold, stream_settings.threshold.season)
     if season is not None:
-        click.echo(f"season: {season}")
+        echo_note(f"season: {season}")
     if typical_events is None:
         return
     count_model = load_count_model(threshold.details)
     for line in describe_budget(count_model, (typical_events,), stream_settings, load_clean_rate(threshold.details)):
-        click.echo(line)
+        echo_note(line)
     tail = load_tail_law(threshold.details)
     least = describe_magnitude_budget(tail, count_model, typical_events, threshold.threshold, stream_settings)
-    click.echo(f"  largest energy, the part of the spikes' half that counts leave over: {least}")
+    echo_note(f"  largest energy, the part of the spikes' half that counts leave over: {least}")
     hint = suggest_window_size(count_model, typical_events, stream_settings)
     if hint is not None:
-        click.echo(f"  {hint}")
+        echo_note(f"  {hint}")

@@ -1,12 +1,18 @@
 """The status of a stream as lines of text."""
 
+import re
 from collections.abc import Mapping
 
 from config.time_format import format_age, format_short_time
+from monitor.cli.output.table_layout import wrap_line
 from monitor.cli.output.tables import Row, escape_unprintable
 from monitor.models.warm_up_progress import format_progress, format_rejection
 from storage.control.warm_up import RejectedRecords, WarmUpProgress
 from storage.queries.health import WELL_STATES
+
+_VALUE_INDENT = " " * 17
+_LABEL = re.compile(r"  \S.{13} \S")
+"""The beginning of a line with a label: 2 blanks, 15 characters, the value."""
 
 
 def format_stream(row: Row) -> str:
@@ -57,6 +63,15 @@ def _health_lines(row: Row) -> list[str]:
         for each in row["held"]
     ]
     return lines
+
+
+def wrap_status(text: str, width: int) -> str:
+    """Wrap the lines of a status between words; the values stay in their column."""
+    lines = []
+    for line in text.splitlines():
+        indent = _VALUE_INDENT if _LABEL.match(line) else " " * (len(line) - len(line.lstrip()) + 2)
+        lines += wrap_line(line, width, indent)
+    return "\n".join(lines)
 
 
 def _proof_lines(row: Row) -> list[str]:

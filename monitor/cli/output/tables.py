@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import click
 import numpy as np
 
 from config.time_format import format_short_time, format_times
+from monitor.cli.output.table_layout import TableColumn, format_table, wrap_line
 from monitor.thresholds.bounds import UNBOUNDED
 from storage.queries.history_views import Columns, ColumnValues
 
@@ -21,7 +23,7 @@ FORMATS = ("table", "csv", "json", "jsonl")
 TABLE_ROWS = 50
 """Maximum number of rows of a table without --limit."""
 
-_NO_WRAP_WIDTH = 20
+_WIDTH = 80
 _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters of a formula in a spreadsheet; the last four are their full-width forms."""
 
@@ -34,14 +36,11 @@ def format_option(command: Command) -> Command:
         "--format",
         "form",
         type=click.Choice(FORMATS),
-        help="Output format (default: table on a terminal, csv elsewhere).",
+        default="table",
+        show_default=True,
+        help="Output format.",
     )
     return option(command)
-
-
-def resolve_format(form: str | None) -> str:
-    """Return the requested format; by default table on a terminal, csv elsewhere."""
-    return form or ("table" if sys.stdout.isatty() else "csv")
 
 
 def limit_option(command: Command) -> Command:
@@ -81,7 +80,7 @@ def write_rows(
         rows: The rows.
         columns: Names of the values to write, in order.
         form: One of `FORMATS`.
-        shown: Columns of a table, where a terminal is too narrow for all.
+        shown: Columns of a table; the others are only in the other formats.
         nothing: Text in place of an empty table.
     """
     if form == "table":
@@ -147,34 +146,31 @@ def _to_python_values(column: ColumnValues) -> list[Any]:
 
 
 def _write_table(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    values_by_row = [[row[name] for name in columns] for row in rows]
-    if not values_by_row:
+    if not rows:
         click.echo(nothing)
         return
-    cells = [
-        [_table_cell(name, value) for name, value in zip(columns, values, strict=True)] for values in values_by_row
-    ]
-    needed = 0
-    for place, name in enumerate(columns):
-        numeric = all(isinstance(values[place], int | float | None) for values in values_by_row)
-        title = name.replace("_", " ")
-        # On a narrow terminal only long values wrap; numbers, times and names stay whole.
-        width = max(len(title), *(len(texts[place]) for texts in cells))
-        table.add_column(
-            title, justify="right" if numeric else "left", overflow="fold", no_wrap=width <= _NO_WRAP_WIDTH
+    shown = [
+        TableColumn(
+            title=name.replace("_", " "),
+            cells=[_table_cell(name, row[name]) for row in rows],
+            is_numeric=all(isinstance(row[name], int | float | None) for row in rows),
         )
-        needed += min(width, _NO_WRAP_WIDTH) + 2
-    for texts in cells:
-        table.add_row(*map(Text, texts))
-    # Outside of a terminal the table is as wide as needed; numbers are never cut.
-    console = Console(file=sys.stdout)
-    console.width = max(console.width, needed) if sys.stdout.isatty() else 10_000
-    console.print(table)
+        for name in columns
+    ]
+    for line in format_table(shown, output_width()):
+        click.echo(line)
+
+
+def echo_note(line: str) -> None:
+    """Print a line of text: wrapped on a terminal, whole into a pipe, so that it can be searched."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    for part in wrap_line(line, output_width(), indent) if sys.stdout.isatty() else [line]:
+        click.echo(part)
+
+
+def output_width() -> int:
+    """Return the width of the terminal, or the number of the variable COLUMNS; 80 elsewhere."""
+    return shutil.get_terminal_size(fallback=(_WIDTH, 24)).columns
 
 
 def _table_cell(name: str, value: Any) -> str:

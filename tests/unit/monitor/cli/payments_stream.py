@@ -242,11 +242,11 @@ class ReferenceModels(ModelCache):
         return [_CONTRIBUTIONS for _ in events]
 
 
-def store_spike(db: Database, config: Path) -> PaymentsStream:
+def store_spike(db: Database, config: Path, *, key: str = "alice") -> PaymentsStream:
     """Store four minutes, the third with 30 outliers, and judge the first three."""
     payments = PaymentsStream(db, config)
     payments.add_model()
     for outliers in (0, 1, 30, 0):
-        payments.commit_minute(outliers)
+        payments.commit_minute(outliers, key=key)
     payments.run_due()
     return payments

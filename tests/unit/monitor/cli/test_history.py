@@ -11,8 +11,9 @@ from tests.unit.monitor.cli.conftest import OutriderRunner
 pytestmark = pytest.mark.usefixtures("payments")
 
 
-def test_every_score_is_written_as_csv_outside_of_a_terminal(outrider: OutriderRunner) -> None:
-    result = outrider("history", "payments")
+def test_a_pipe_gets_a_table_and_csv_has_every_score(outrider: OutriderRunner) -> None:
+    assert outrider("history", "payments").out.splitlines()[0].split()[:2] == ["event", "time"]
+    result = outrider("history", "payments", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(result.out)))
     assert (result.code, len(rows)) == (0, 240)
     assert rows[0]["event_time"] == "2026-01-01T00:00:00.000000Z"
