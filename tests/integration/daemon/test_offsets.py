@@ -41,13 +41,14 @@ def test_reset_under_a_running_daemon_reads_again_and_leaves_the_old_rows(
     daemon = run_daemon(kafka_settings(stored.url, kafka_server.bootstrap, plain_topic))
     daemon.wait_until(lambda: stored.is_settled(PLAIN.events), "the topic is drained")
     quarter = PLAIN.events // 4
-    assert [(row["next_offset"], row["log_end"], row["lag"]) for row in parse_table(run_offsets(daemon, STREAM))] == [
-        (str(quarter), str(quarter), "0")
-    ] * 4
+    assert [
+        (row["next_offset"], row["log_end"], row["lag"])
+        for row in parse_table(run_offsets(daemon, STREAM, "--format", "csv"))
+    ] == [(str(quarter), str(quarter), "0")] * 4
     middle = START_US + PLAIN.seconds * 500_000
     planned = run_offsets(daemon, "reset", STREAM, "--to", "1970-01-01T00:00:01Z", "--dry-run")
     assert planned.count("would go") == 4
-    assert {row["incarnation"] for row in parse_table(run_offsets(daemon, "show", STREAM))} == {"1"}
+    assert {row["incarnation"] for row in parse_table(run_offsets(daemon, "show", STREAM, "--format", "csv"))} == {"1"}
 
     output = run_offsets(daemon, "reset", STREAM, "--to", "earliest")
     assert output.count(f"from offset {quarter:,} (incarnation 1) to offset 0 (incarnation 2)") == 4

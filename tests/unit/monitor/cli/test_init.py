@@ -70,8 +70,8 @@ def init(outrider: OutriderRunner, target: Path) -> Callable[..., CommandResult]
 
 def field_roles(out: str) -> dict[str, str]:
     """Parse the table into roles by field."""
-    rows = (line.split() for line in out.splitlines()[1:] if line and not line.startswith(("Wrote", "Run")))
-    return {row[0]: row[1] for row in rows if len(row) > 2}
+    rows = (line.split() for line in out.splitlines()[1:] if line and not line.startswith(("Wrote", "Run", "  ")))
+    return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
 def test_each_field_is_listed_with_role_and_reason(init: Callable[..., CommandResult], tmp_path: Path) -> None:
