@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -22,6 +23,7 @@ from monitor.backtest.models import fit_on_file
 from monitor.backtest.outcome import FiredWindows
 from monitor.cli.main import outrider
 from monitor.pipeline.key_states import KeyedSource
+from monitor.thresholds import tick
 
 PERCENTILE = 99.0
 MIN_OUTLIERS = 3
@@ -153,12 +155,23 @@ def run_energy_count(series: Series, folder: Path) -> Detection:
     return detect_by_count(series, score_with_first_model(series, settings, path))
 
 
-ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {"no-derive": {"event": {"derive": "none"}}}
-"""Changes of the settings that `init` writes, by the suffix of the method's name."""
+def run_without_magnitude(series: Series, folder: Path) -> Detection:
+    """Run the back-test as `run_with_init`, without a law of the tail, so that windows are tested by counts only."""
+    with patch.object(tick, "fit_tail_law", return_value=None):
+        return run_with_init(series, folder)
+
+
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "no-derive": {"event": {"derive": "none"}},
+    "no-season": {"threshold": {"season": "none"}},
+    "refit-daily": {"model": {"refit": {"every": "1d", "over": "14d"}}},
+}
+"""Changes of the settings that `init` writes, by the suffix of the method's name. `init` writes no refits."""
 
 METHODS: dict[str, Method] = {
     "outrider-init": run_with_init,
     **{f"outrider-{name}": partial(run_with_init, changes=changes) for name, changes in ABLATIONS.items()},
+    "outrider-no-magnitude": run_without_magnitude,
     "outrider-hand": run_by_hand,
     "energy-count": run_energy_count,
     **{name: partial(run_by_count, score=score) for name, score in SCORES.items()},
