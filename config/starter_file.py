@@ -14,6 +14,9 @@ from config.units import format_duration
 _PLAIN_SCALAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*")
 _RESERVED_SCALARS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
+MIN_HORIZON_WINDOWS = 4
+"""Number of windows of the shortest drift horizon. The counts of a window show what a shorter one could."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StarterConfig:
@@ -191,10 +194,11 @@ def _alert_lines(advice: SizingAdvice) -> list[str]:
         "      false_alarms: 1/week",
     ]
     default_horizons = DriftSettings().horizons
-    horizons = [each for each in default_horizons if each >= advice.window]
+    horizons = [each for each in default_horizons if each >= MIN_HORIZON_WINDOWS * advice.window]
     if len(horizons) < len(default_horizons):
         lines += [
-            "      # Horizons of the drift tests. Default: 10m, 1h, 1d. Here: those of a window or more.",
+            "      # Horizons of the drift tests. Default: 10m, 1h, 1d. "
+            f"Here: those of {MIN_HORIZON_WINDOWS} windows or more.",
             f"      drift: {{horizons: [{', '.join(map(format_duration, horizons))}]}}",
         ]
     if advice.window_events is not None and advice.window_events < FEW_EVENTS:
