@@ -39,6 +39,7 @@ class _ThresholdKey:
     previous: ThresholdRow
     windows: Sequence[Hashable]
     excluded: Sequence[Hashable]
+    fired: frozenset[Hashable]
     clean: Sequence[int]
     rule: tuple[object, ...]
     learns_early: bool
@@ -110,6 +111,7 @@ class SharedCache(ThresholdCalculator):
             previous=previous,
             windows=look_back.windows,
             excluded=list(look_back.excluded),
+            fired=look_back.fired,
             clean=clean,
             rule=(rules.percentile, rules.method),
             learns_early=false_alarm_probability(rules.per_week, rules.size_us) >= EARLY_ALPHA,

@@ -19,8 +19,15 @@ from monitor.statistics.part import Int64
 
 Floats = NDArray[np.float64]
 
-SIGNIFICANT_ERRORS = 2.0
-"""Number of standard errors above 1 from which a dispersion is significant. It is then raised for its error."""
+SIGNIFICANT_ERRORS = (2.0, 4.0)
+"""Numbers of standard errors above 1 between which the raise of a dispersion for its own error grows from 0 to all."""
+
+MAX_RAISE = 0.5
+"""Largest raise of a dispersion for its own error, as a share of it.
+
+With 30 windows and one outlier in two of them, the full raise is by a factor of 2.3 and more. It is no longer a
+correction, and hides bursts of a third of the events.
+"""
 
 MIN_DISPERSION_WINDOWS = 30
 """Minimum number of windows to estimate a dispersion.
@@ -70,6 +77,7 @@ def fit_count_model(
     events: Int64,
     *,
     factors: Floats | None = None,
+    found: NDArray[np.bool_] | None = None,
     alpha: float = 0.0,
     otherwise: CountModel | None = None,
 ) -> CountModel:
@@ -85,6 +93,7 @@ def fit_count_model(
         outliers: Events above this threshold in each window.
         events: Events in each window.
         factors: Rate of each window divided by the mean rate, from the season. None: the rate has no season.
+        found: Windows that a test found in the past, and that count as normal by now. None: none.
         alpha: False-alarm probability of one window, on which the number of windows for `learned` depends.
         otherwise: The model to return if there are neither reference energies nor windows with events.
 
@@ -94,6 +103,7 @@ def fit_count_model(
     filled = events > 0
     x, n = outliers[filled].astype(np.float64), events[filled].astype(np.float64)
     total = reference_n + int(n.sum())
+    is_found = np.zeros(len(n), np.bool_) if found is None else found[filled]
     if factors is not None:
         n = n * factors[filled]
     if not total:
@@ -107,28 +117,44 @@ def fit_count_model(
     return CountModel(
         rate=rate,
         calibration_n=total,
-        dispersion=_estimate_dispersion(x, n, rate),
+        dispersion=_estimate_dispersion(x, n, is_found),
         windows=windows,
         state="learned" if windows >= needed else "provisional",
     )
 
 
-def _estimate_dispersion(x: NDArray[np.float64], n: NDArray[np.float64], rate: float) -> float:
+def _estimate_dispersion(x: Floats, n: Floats, found: NDArray[np.bool_]) -> float:
     """Return the Pearson dispersion, at least 1. A significant dispersion is raised for its own standard error.
 
-    With fewer than `MIN_DISPERSION_WINDOWS` windows it is shrunk towards 1 in proportion.
+    The window with the highest rate counts with the rate of the next one, unless a test found it: no burst that was
+    missed determines the dispersion and hides the next one. With fewer than `MIN_DISPERSION_WINDOWS` windows it is
+    shrunk towards 1 in proportion.
     """
     windows = len(n)
-    if windows < 2 or not x.sum():
+    if windows < 2:
+        return 1.0
+    x = x if found[np.argmax(x / n)] else _clip_highest(x, n)
+    if not x.sum():
         return 1.0
     mean = n * (x.sum() / n.sum())
     dispersion = float(((x - mean) ** 2 / mean).sum() / (windows - 1))
     if windows < MIN_DISPERSION_WINDOWS:
         return max(1.0, 1 + (dispersion - 1) * windows / MIN_DISPERSION_WINDOWS)
-    expected = float(n.mean()) * rate
-    if dispersion <= 1 + SIGNIFICANT_ERRORS * np.sqrt((2 + 1 / expected) / windows):
-        return max(1.0, dispersion)
-    return float(dispersion * (1 + HALF_LOG_ALPHA * (2 + dispersion / expected) / windows))
+    expected = float(x.mean())
+    errors = (dispersion - 1) / np.sqrt((2 + 1 / expected) / windows)
+    share = np.interp(errors, SIGNIFICANT_ERRORS, (0.0, 1.0))
+    correction = min(HALF_LOG_ALPHA * (2 + dispersion / expected) / windows, MAX_RAISE)
+    return max(1.0, float(dispersion * (1 + share * correction)))
+
+
+def _clip_highest(x: Floats, n: Floats) -> Floats:
+    """Return the counts with that of the window of the highest rate lowered to the second highest rate, rounded up."""
+    rates = x / n
+    highest = int(np.argmax(rates))
+    clipped = x.copy()
+    second = float(np.delete(rates, highest).max())
+    clipped[highest] = min(x[highest], np.ceil(round(second * float(n[highest]), 9)))
+    return clipped
 
 
 def rate_bound(count_model: CountModel, level: float) -> float:

@@ -79,6 +79,7 @@ def choose_threshold(
     *,
     dispersion: float = 1.0,
     method: Method = "percentile",
+    live_tail: Float32 | None = None,
 ) -> ThresholdEstimate:
     """Return the threshold estimate of a threshold tick.
 
@@ -99,6 +100,7 @@ def choose_threshold(
         percentile: For example 99.5.
         dispersion: Dispersion of the outlier counts, at least 1.
         method: Method of the estimate.
+        live_tail: The largest live energies that count in a pooled threshold (`monitor.thresholds.pooled`).
 
     Raises:
         ValueError: There are no energies to compute a first threshold from.
@@ -108,7 +110,7 @@ def choose_threshold(
     if reason is None:
         estimate = _estimate_look_back_threshold(sketch, reference, percentile, dispersion)
     else:
-        estimate = _estimate_threshold_of_few(sketch, reference, percentile, dispersion, method)
+        estimate = _estimate_threshold_of_few(sketch, reference, percentile, dispersion, method, live_tail)
     if estimate is not None:
         if estimate.details.get("resolved", True):
             return estimate
@@ -139,7 +141,12 @@ def _estimate_look_back_threshold(
 
 
 def _estimate_threshold_of_few(
-    sketch: EnergySketch, reference: Float32 | None, percentile: float, dispersion: float, method: Method
+    sketch: EnergySketch,
+    reference: Float32 | None,
+    percentile: float,
+    dispersion: float,
+    method: Method,
+    live_tail: Float32 | None,
 ) -> ThresholdEstimate | None:
     """Return the threshold where the percentile cannot be anchored. None if there are too few energies for any.
 
@@ -152,7 +159,7 @@ def _estimate_threshold_of_few(
     if reference is None:
         return None
     if sketch.n * exceedance(percentile) < MIN_LOOK_BACK_TAIL:
-        return estimate_pooled_threshold(sketch, reference, percentile, dispersion=dispersion)
+        return estimate_pooled_threshold(sketch, reference, percentile, dispersion=dispersion, live_tail=live_tail)
     return estimate_percentile_threshold(sketch, percentile, dispersion=dispersion)
 
 

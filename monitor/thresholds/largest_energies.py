@@ -1,6 +1,6 @@
 """The largest energies of many windows, kept in order while windows are added and evicted."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,21 @@ class LargestEnergies:
             self._ascending = np.delete(self._ascending, np.searchsorted(self._ascending, removed) + duplicate_rank)
             self._removed.clear()
         return self._ascending
+
+    def largest_of_each(self, most: Callable[[Int64], Int64]) -> Float32:
+        """Return the largest energies of each window, not more than a number of them, in descending order.
+
+        Args:
+            most: Returns the number for windows of these numbers of events, at least 1 each.
+        """
+        filled = np.flatnonzero(self._events)
+        if not len(filled):
+            return np.empty(0, np.float32)
+        numbers = np.minimum(most(self._events[filled]), MAX_LARGEST)
+        width = int(numbers.max())
+        rows = self._rows[filled, :width]
+        listed = rows[(np.arange(width) < numbers[:, None]) & (rows > -np.inf)]
+        return np.ascontiguousarray(np.sort(listed)[::-1])
 
     def row_indices(self, windows: Iterable[Hashable]) -> NDArray[np.intp]:
         """Return the row of each window, for `events` and `count_above`.

@@ -1,13 +1,14 @@
 """The look-back: the windows that a threshold is computed from, and their merged statistics."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from monitor.statistics.part import LAST_BIN, Bool, Int64, Part, Scale
+from monitor.statistics.part import LAST_BIN, Bool, Float32, Int64, Part, Scale
 from monitor.statistics.sketch import EnergySketch, count_listed_above
 from monitor.thresholds.largest_energies import LargestEnergies
+from monitor.thresholds.pooled import bound_per_window
 
 MAX_EXCLUDED_SHARE = 0.25
 """Share of the look-back that open incidents may exclude. Without a bound, a lasting change would block all updates."""
@@ -67,6 +68,7 @@ class LookBack:
         self._dense = np.zeros(2 * LAST_BIN + 1, np.int64)
         self._parts: dict[Hashable, Part] = {}
         self._excluded: dict[Hashable, Part] = {}
+        self._fired: frozenset[Hashable] = frozenset()
         self._largest = LargestEnergies()
 
     def __len__(self) -> int:
@@ -88,6 +90,15 @@ class LookBack:
     def set_excluded(self, windows: Mapping[Hashable, Part]) -> None:
         """Set the windows of open incidents that the threshold does not use."""
         self._excluded = dict(windows)
+
+    @property
+    def fired(self) -> frozenset[Hashable]:
+        """Return the windows of incidents, used by the threshold or not."""
+        return self._fired
+
+    def set_fired(self, windows: Iterable[Hashable]) -> None:
+        """Set the windows of incidents, used by the threshold or not."""
+        self._fired = frozenset(windows)
 
     def part(self, window: Hashable) -> Part:
         """Return the part of a contained window."""
@@ -119,6 +130,11 @@ class LookBack:
     def sketch(self) -> EnergySketch:
         """Return the sketch of the contained windows."""
         return EnergySketch.from_sums(self._largest.ascending(), self._largest.complete_above, self._dense, self.scale)
+
+    def bounded_tail(self, a: float, dispersion: float) -> Float32:
+        """Return the largest energies for a pooled percentile, descending, few of each window (`bound_per_window`)."""
+        n = sum(part.events for part in self._parts.values())
+        return self._largest.largest_of_each(lambda events: bound_per_window(events, n, a, dispersion))
 
     def count_by_window(self, windows: Sequence[Hashable], energy: float) -> tuple[Int64, Int64]:
         """Return the numbers of events and of energies above for each window.

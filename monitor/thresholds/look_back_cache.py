@@ -77,6 +77,7 @@ class LookBackCache:
             self.look_back.add(int(starts[index]), decode_part(self._windows[selected[index]].payload))
         self._selected = starts
         self._set_excluded(selected)
+        self.look_back.set_fired(self._find_fired())
         clean = self._starts_us[self._select_windows(tick_us, rules, 1.0)] if self._fired else starts
         return LookBackSummary(
             clean=clean.tolist(),
@@ -93,6 +94,14 @@ class LookBackCache:
             known = before.get(start_us)
             parts[start_us] = known or replace(decode_part(self._windows[index].payload), drift=None)
         self.look_back.set_excluded(parts)
+
+    def _find_fired(self) -> list[int]:
+        """Return the starts of the windows of incidents, in or out of the look-back."""
+        fired = np.zeros(len(self._starts_us), np.bool_)
+        for _, since_us, end_us, _ in self._fired:
+            fired |= (self._ends_us > since_us) & (self._starts_us < end_us)
+        starts: list[int] = self._starts_us[fired].tolist()
+        return starts
 
     def _move_window_range(self, new_windows: Sequence[JudgedWindow], begin_us: int) -> None:
         """Append the new windows and drop those that begin before the look-back."""

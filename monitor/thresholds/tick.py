@@ -31,7 +31,7 @@ from monitor.thresholds.choose import (
     estimate_first_threshold,
 )
 from monitor.thresholds.look_back import LookBack
-from monitor.thresholds.percentile import ThresholdEstimate, exceedance
+from monitor.thresholds.percentile import MIN_LOOK_BACK_TAIL, ThresholdEstimate, exceedance
 from monitor.thresholds.tail_law import TailLaw, TailSample, fit_tail_law
 from monitor.thresholds.tail_sample import sample_look_back, sample_reference
 from storage.control.models import Activation
@@ -108,13 +108,15 @@ def compute_tick_threshold(
         season: The season at the tick, stored with the threshold. None where `threshold.season` is none.
     """
     sketch = look_back.sketch()
+    dispersion, a = load_count_model(previous.details).dispersion, exceedance(rules.percentile)
     estimate = choose_threshold(
         _load_estimate(previous),
         sketch,
         reference,
         rules.percentile,
-        dispersion=load_count_model(previous.details).dispersion,
+        dispersion=dispersion,
         method=rules.method,
+        live_tail=look_back.bounded_tail(a, dispersion) if sketch.n * a < MIN_LOOK_BACK_TAIL else None,
     )
     above, reference_n = count_reference_above(estimate, reference)
     events, outliers = look_back.count_by_window(clean, estimate.value)
@@ -129,6 +131,7 @@ def compute_tick_threshold(
         outliers,
         events,
         factors=factors,
+        found=np.fromiter((start in look_back.fired for start in clean), np.bool_, len(clean)),
         alpha=false_alarm_probability(rules.per_week, rules.size_us),
         otherwise=before,
     )

@@ -11,6 +11,7 @@ from monitor.statistics.part import Scale, summarise
 from monitor.statistics.sketch import EnergySketch, order_statistic_quantiles
 from monitor.thresholds.bounds import UNBOUNDED
 from monitor.thresholds.choose import choose_threshold, count_reference_above
+from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.percentile import ThresholdEstimate
 from monitor.thresholds.pooled import estimate_pooled_threshold, weigh_pool
 
@@ -126,3 +127,50 @@ def test_held_pooled_threshold_keeps_its_counts() -> None:
     assert held.value == estimate.value
     assert "held" in held.details
     assert count_reference_above(held, REFERENCE) == count_reference_above(estimate, REFERENCE)
+
+
+def tail_of(windows: np.ndarray, dispersion: float = 1.0) -> np.ndarray:
+    """Return the energies of windows, (windows, events), that count in a pooled percentile 99."""
+    look_back = LookBack(SCALE)
+    for number, energies in enumerate(windows.astype(np.float32)):
+        look_back.add(number, summarise(energies, energies > 20, SCALE))
+    return look_back.bounded_tail(0.01, dispersion)
+
+
+@given(st.integers(0, 1_000), st.integers(10, 120), st.floats(0.05, 1), st.floats(20, 1e6))
+def test_no_single_window_moves_the_threshold_beyond_half_the_exceedance(
+    seed: int, windows: int, share: float, energy: float
+) -> None:
+    """A threshold with any burst in one window is below the percentile at half the exceedance without the burst."""
+    energies = CLEAN.rvs((windows, 40), random_state=seed)
+    burst = energies.copy()
+    burst[-1, : round(40 * share)] = energy
+    estimate = estimate_pooled_threshold(sketch_of(burst.ravel(), windows), REFERENCE, 99, live_tail=tail_of(burst))
+    clean = estimate_pooled_threshold(sketch_of(energies.ravel(), windows), REFERENCE, 99.5)
+    assert estimate is not None
+    assert clean is not None
+    assert estimate.value <= clean.value
+
+
+@given(st.integers(0, 1_000), st.integers(10, 120))
+def test_bound_of_a_window_hardly_moves_the_threshold_of_independent_energies(seed: int, windows: int) -> None:
+    energies = CLEAN.rvs((windows, 40), random_state=seed)
+    sketch = sketch_of(energies.ravel(), windows)
+    bounded = estimate_pooled_threshold(sketch, REFERENCE, 99, live_tail=tail_of(energies))
+    plain = estimate_pooled_threshold(sketch, REFERENCE, 99)
+    lower = estimate_pooled_threshold(sketch, REFERENCE, 98)
+    assert bounded is not None
+    assert plain is not None
+    assert lower is not None
+    assert lower.value < bounded.value <= plain.value
+
+
+def test_tail_with_a_bound_reaches_the_percentile() -> None:
+    for windows, events in ((1, 4_000), (3, 1_000), (400, 12)):
+        energies = CLEAN.rvs((windows, events), random_state=3)
+        sketch = sketch_of(energies.ravel(), windows)
+        bounded = estimate_pooled_threshold(sketch, REFERENCE, 99, live_tail=tail_of(energies))
+        plain = estimate_pooled_threshold(sketch, REFERENCE, 99)
+        assert bounded is not None
+        assert plain is not None
+        assert bounded.value == pytest.approx(plain.value, rel=0.15)
