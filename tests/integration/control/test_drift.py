@@ -106,7 +106,7 @@ def test_windows_of_an_open_drift_stay_in_the_look_back(finished_run: Database) 
     spans = "SELECT window_start_us, resolved_at_us FROM incidents WHERE kind = 'drift'"
     (begin, end) = fetch_rows(finished_run, spans)[0]
     inside = f"FROM windows WHERE window_start_us >= {begin} AND window_end_us <= {end}"
-    assert fetch_rows(finished_run, f"SELECT count(*) > 8 {inside} AND details IS NULL") == [(1,)]
+    assert fetch_rows(finished_run, f"SELECT count(*) > 5 {inside} AND details IS NULL") == [(1,)]
 
 
 def run_half(db: Database) -> tuple[int, list[SimulatedWriter]]:
