@@ -25,7 +25,7 @@ from monitor.pipeline.key_states import KeyedSource
 from monitor.pipeline.stray_times import find_timed_records, mask_stray_times, reject_stray_times
 from monitor.pipeline.threshold_schedule import ThresholdSchedule
 from monitor.statistics.drift_sums import DriftCodes, MeasuredEvents, WindowDriftSums
-from monitor.statistics.event_sample import encode_sample, hash_offsets, sample_windows
+from monitor.statistics.event_sample import encode_window_samples, hash_offsets
 from monitor.statistics.part import Scale, WindowParts, summarise_windows
 from monitor.statistics.part_codec import encode_windows
 from monitor.statistics.training_profile import Floats
@@ -326,8 +326,7 @@ def _encode_samples(
     if not sizes.any():
         return [None] * len(starts)
     hashes = hash_offsets(partition.topic, partition.partition, events.offsets[rows])
-    samples = sample_windows(hashes, index, sizes, rows=rows, times_us=events.times_us, features=events.features)
-    return [None if sample is None else encode_sample(sample) for sample in samples]
+    return encode_window_samples(hashes, index, sizes, rows=rows, times_us=events.times_us, features=events.features)
 
 
 def _find_late(

@@ -33,8 +33,8 @@ DEFAULT_PERIOD_US = 14 * DAY_US
 _HEADER = struct.Struct("<BBHII")  # version, bytes per number, capacity, events, features
 _VERSION = 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_CANDIDATES_PER_EVENT = 4
-_SPARE_CANDIDATES = 16
+_CANDIDATES_PER_EVENT = 2
+_SPARE_CANDIDATES = 12
 
 
 class DamagedSample(OutriderError):  # noqa: N818 - names the state, as its siblings do
@@ -83,7 +83,7 @@ def hash_offsets(topic: str, partition: int, offsets: Int64) -> UInt64:
     return mixed
 
 
-def sample_windows(
+def encode_window_samples(
     hashes: UInt64,
     windows: Int64,
     capacities: Int64,
@@ -91,8 +91,10 @@ def sample_windows(
     rows: NDArray[np.intp],
     times_us: Int64,
     features: Floats,
-) -> list[EventSample | None]:
-    """Return the sample of each window of a batch; None for a window without events or with capacity 0.
+) -> list[bytes | None]:
+    """Return the encoded sample of each window of a batch; None for a window without events or with capacity 0.
+
+    The columns of all windows are converted once, and cut into the bytes of each.
 
     Args:
         hashes: The hashes of the events, (n,).
@@ -103,24 +105,67 @@ def sample_windows(
         features: Features in the same order.
     """
     selected = _select_smallest(hashes, windows, capacities)
+    places = rows[selected]
+    columns = _SampleColumns.encode(hashes[selected], times_us[places], features[places])
     ends = np.searchsorted(windows[selected], np.arange(len(capacities)), side="right")
-    samples: list[EventSample | None] = []
-    for (begin, end), capacity in zip(pairwise([0, *ends.tolist()]), capacities.tolist(), strict=True):
-        own = selected[begin:end]
-        sample = EventSample(
-            capacity=capacity, hashes=hashes[own], times_us=times_us[rows[own]], features=features[rows[own]]
+    return [
+        columns.cut(begin, end, capacity) if end > begin else None
+        for (begin, end), capacity in zip(pairwise([0, *ends.tolist()]), capacities.tolist(), strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SampleColumns:
+    """Encoded columns of samples, one after the other; `widened` marks rows that float32 would change, None if none."""
+
+    hashes: bytes
+    times_us: bytes
+    narrow: bytes
+    wide: bytes
+    widened: NDArray[np.bool_] | None
+    n_features: int
+
+    @staticmethod
+    def encode(hashes: UInt64, times_us: Int64, features: Floats) -> "_SampleColumns":
+        narrow, wide, widened = features.astype("<f4"), b"", None
+        if features.dtype != np.float32:
+            changed = (narrow.astype(np.float64) != features) & ~np.isnan(features)
+            if changed.any():
+                wide, widened = features.astype("<f8").tobytes(), changed.any(axis=1)
+        return _SampleColumns(
+            hashes=hashes.astype("<u8").tobytes(),
+            times_us=times_us.astype("<i8").tobytes(),
+            narrow=narrow.tobytes(),
+            wide=wide,
+            widened=widened,
+            n_features=features.shape[1],
         )
-        samples.append(sample if len(own) else None)
-    return samples
+
+    def cut(self, begin: int, end: int, capacity: int) -> bytes:
+        """Return the sample of the rows from `begin` to `end`, its features in float32 where that loses nothing."""
+        is_wide = self.widened is not None and bool(self.widened[begin:end].any())
+        itemsize, features = (8, self.wide) if is_wide else (4, self.narrow)
+        width = itemsize * self.n_features
+        return b"".join(
+            (
+                _HEADER.pack(_VERSION, itemsize, capacity, end - begin, self.n_features),
+                self.hashes[8 * begin : 8 * end],
+                self.times_us[8 * begin : 8 * end],
+                features[width * begin : width * end],
+            )
+        )
 
 
 def _select_smallest(hashes: UInt64, windows: Int64, capacities: Int64) -> NDArray[np.intp]:
     """Return the rows of the smallest hashes of each window, by window and hash."""
     candidates = np.flatnonzero(_find_candidates(hashes, windows, capacities))
-    order = candidates[np.lexsort((hashes[candidates], windows[candidates]))]
-    counts = np.bincount(windows[order], minlength=len(capacities))
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return order[rank < capacities[windows[order]]]
+    order = candidates[np.argsort(hashes[candidates], kind="stable")]
+    # A radix sort, by the index of the window in as few bytes as it needs.
+    order = order[np.argsort(windows[order].astype(np.min_scalar_type(len(capacities))), kind="stable")]
+    own = windows[order]
+    counts = np.bincount(own, minlength=len(capacities))
+    rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[own]
+    return order[rank < capacities[own]]
 
 
 def _find_candidates(hashes: UInt64, windows: Int64, capacities: Int64) -> NDArray[np.bool_]:
@@ -165,19 +210,8 @@ def merge_samples(samples: Sequence[EventSample]) -> EventSample:
 
 def encode_sample(sample: EventSample) -> bytes:
     """Return the sample as bytes, little-endian; the features in float32 where that loses nothing."""
-    narrow = sample.features.astype("<f4")
-    is_narrow = sample.features.dtype == np.float32 or np.array_equal(
-        narrow.astype(np.float64), sample.features, equal_nan=True
-    )
-    features = narrow if is_narrow else sample.features.astype("<f8")
-    return b"".join(
-        (
-            _HEADER.pack(_VERSION, features.itemsize, sample.capacity, *features.shape),
-            sample.hashes.astype("<u8").tobytes(),
-            sample.times_us.astype("<i8").tobytes(),
-            features.tobytes(),
-        )
-    )
+    columns = _SampleColumns.encode(sample.hashes, sample.times_us, sample.features)
+    return columns.cut(0, len(sample), sample.capacity)
 
 
 def decode_sample(payload: bytes) -> EventSample:

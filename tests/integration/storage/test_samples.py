@@ -8,7 +8,13 @@ import sqlalchemy as sa
 from config.settings import RetentionSettings
 from monitor.control_plane.judge import judge_window
 from monitor.incidents.window import ThresholdInForce
-from monitor.statistics.event_sample import decode_sample, encode_sample, hash_offsets, merge_samples, sample_windows
+from monitor.statistics.event_sample import (
+    decode_sample,
+    encode_sample,
+    encode_window_samples,
+    hash_offsets,
+    merge_samples,
+)
 from monitor.statistics.part import Scale, summarise
 from monitor.statistics.part_codec import encode_part
 from storage import retention
@@ -26,7 +32,7 @@ LAW = {"rate": 0.01, "dispersion": 1.0, "windows": 0, "calibration_n": 10.0, "st
 
 def _sample(offsets: np.ndarray) -> bytes:
     features = np.stack([offsets * 0.1, offsets * 2.0], axis=1)
-    (sample,) = sample_windows(
+    (payload,) = encode_window_samples(
         hash_offsets("t", 0, offsets),
         np.zeros(len(offsets), np.int64),
         np.array([8]),
@@ -34,8 +40,8 @@ def _sample(offsets: np.ndarray) -> bytes:
         times_us=T0 + offsets,
         features=features,
     )
-    assert sample is not None
-    return encode_sample(sample)
+    assert payload is not None
+    return payload
 
 
 def _part(feed: ClaimedStream, offsets: np.ndarray, sample: bytes | None) -> WindowPartRow:

@@ -13,11 +13,11 @@ from monitor.statistics.event_sample import (
     EventSample,
     decode_sample,
     encode_sample,
+    encode_window_samples,
     find_sample_size,
     hash_offsets,
     merge_encoded_samples,
     merge_samples,
-    sample_windows,
 )
 
 DAY_US = 86_400_000_000
@@ -26,7 +26,7 @@ DAY_US = 86_400_000_000
 def _draw(offsets: np.ndarray, windows: np.ndarray, capacities: list[int], partition: int = 0) -> list:
     rows = np.arange(len(offsets))
     features = np.stack([offsets / 7, offsets % 3], axis=1).astype(np.float64)
-    return sample_windows(
+    payloads = encode_window_samples(
         hash_offsets("t", partition, offsets),
         windows,
         np.array(capacities),
@@ -34,6 +34,7 @@ def _draw(offsets: np.ndarray, windows: np.ndarray, capacities: list[int], parti
         times_us=offsets,
         features=features,
     )
+    return [None if payload is None else decode_sample(payload) for payload in payloads]
 
 
 def _sample(offsets: np.ndarray, capacity: int, partition: int = 0) -> EventSample:
@@ -148,3 +149,26 @@ def test_the_samples_of_a_period_have_at_most_a_hundred_thousand_events() -> Non
     assert find_sample_size(minute, 14 * DAY_US) == 4
     assert find_sample_size(10_000_000, 14 * DAY_US) == 1
     assert find_sample_size(60 * minute, 14 * DAY_US) == 64
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.booleans(), st.integers(0, 5))
+def test_window_is_encoded_as_its_sample_alone_with_the_narrowest_floats(
+    windows: list[int], is_exact: bool, capacity: int
+) -> None:
+    """Windows whose features are float32 numbers stay narrow beside windows with others; NaN is exact."""
+    index = np.sort(np.array(windows))
+    features = np.stack([index * 0.5, np.where(index == 2, np.nan, index)], axis=1)
+    features[index == 1] += 0.0 if is_exact else 0.1
+    offsets = np.arange(len(index))
+    hashes = hash_offsets("t", 0, offsets)
+    found = encode_window_samples(
+        hashes, index, np.full(4, capacity), rows=offsets, times_us=offsets, features=features
+    )
+    for window, payload in enumerate(found):
+        own = np.flatnonzero(index == window)
+        own = own[np.argsort(hashes[own])][:capacity]
+        expected = encode_sample(
+            EventSample(capacity=capacity, hashes=hashes[own], times_us=offsets[own], features=features[own])
+        )
+        assert payload == (expected if len(own) else None)
+        assert not len(own) or expected[1] == (8 if window == 1 and not is_exact else 4)
