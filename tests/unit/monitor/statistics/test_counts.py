@@ -1,7 +1,7 @@
 """The dispersion of the count model: no single window determines it, and it grows without jumps."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -15,6 +15,7 @@ def learn(x: np.ndarray, n: int = 40) -> CountModel:
     return fit_count_model(400, 40_000, x, np.full(len(x), n))
 
 
+@settings(deadline=None, max_examples=30)
 @given(COUNTS, st.integers(0, 32))
 def test_no_single_window_raises_the_dispersion_beyond_that_of_the_second_highest(x: np.ndarray, more: int) -> None:
     burst = x.copy()
@@ -23,6 +24,7 @@ def test_no_single_window_raises_the_dispersion_beyond_that_of_the_second_highes
     assert learn(burst).dispersion == learn(x).dispersion
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 200), st.integers(30, 60), st.integers(5, 40))
 def test_burst_that_no_test_found_leaves_the_count_threshold_within_two(seed: int, windows: int, burst: int) -> None:
     x = np.random.default_rng(seed).poisson(0.4, windows)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.statistics.event_sample import (
@@ -151,6 +151,7 @@ def test_the_samples_of_a_period_have_at_most_a_hundred_thousand_events() -> Non
     assert find_sample_size(60 * minute, 14 * DAY_US) == 64
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.booleans(), st.integers(0, 5))
 def test_window_is_encoded_as_its_sample_alone_with_the_narrowest_floats(
     windows: list[int], is_exact: bool, capacity: int

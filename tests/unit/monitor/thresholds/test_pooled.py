@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -137,6 +137,7 @@ def tail_of(windows: np.ndarray, dispersion: float = 1.0) -> np.ndarray:
     return look_back.bounded_tail(0.01, dispersion)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 1_000), st.integers(10, 120), st.floats(0.05, 1), st.floats(20, 1e6))
 def test_no_single_window_moves_the_threshold_beyond_half_the_exceedance(
     seed: int, windows: int, share: float, energy: float
@@ -152,6 +153,7 @@ def test_no_single_window_moves_the_threshold_beyond_half_the_exceedance(
     assert estimate.value <= clean.value
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 1_000), st.integers(10, 120))
 def test_bound_of_a_window_hardly_moves_the_threshold_of_independent_energies(seed: int, windows: int) -> None:
     energies = CLEAN.rvs((windows, 40), random_state=seed)
