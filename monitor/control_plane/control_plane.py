@@ -26,6 +26,7 @@ from monitor.control_plane.judge import (
     wants_key_counts,
 )
 from monitor.control_plane.refit_step import RefitStep
+from monitor.control_plane.rollup_step import RollupStep
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.seal import next_seal_us, pending_tick_us
 from monitor.control_plane.stores import (
@@ -34,6 +35,7 @@ from monitor.control_plane.stores import (
     KeyCountStoreProtocol,
     ModelsProtocol,
     RefitStoreProtocol,
+    RollupStoreProtocol,
     ThresholdStoreProtocol,
     WindowStoreProtocol,
 )
@@ -49,6 +51,7 @@ from monitor.models.refit_fit import Fitter
 from monitor.schedule import tick_at_or_after
 from monitor.statistics.part import Scale
 from monitor.statistics.part_codec import decode_part
+from monitor.statistics.rollup import ScoredBy
 from monitor.statistics.season import SeasonState, load_season
 from monitor.thresholds.look_back import LookBack
 from monitor.thresholds.look_back_cache import LookBackCache
@@ -69,13 +72,16 @@ BUDGETED_KINDS = (Kind.SPIKE, Kind.SLOW_RISE, Kind.DRIFT)
 """The kinds of incidents that share the false-alarm budget `false_alarms`."""
 
 _WINDOWS_PER_RENEWAL = 200
+_ROLLUPS_PER_RUN = 40
+"""Roll-ups of 15 minutes that one run stores: those of an older database must not delay the windows of now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPlaneStores:
     """The stores of a control plane. Without `drift` it skips drift, without `evidence` incidents have none.
 
-    Without `refits` no model is fitted again, without `keys` no key becomes habitual.
+    Without `refits` no model is fitted again, without `keys` no key becomes habitual, without `rollups` windows are not
+    summed up.
     """
 
     windows: WindowStoreProtocol
@@ -84,6 +90,7 @@ class ControlPlaneStores:
     evidence: EvidenceStoreProtocol | None = None
     refits: RefitStoreProtocol | None = None
     keys: KeyCountStoreProtocol | None = None
+    rollups: RollupStoreProtocol | None = None
 
 
 class ThresholdCalculator:
@@ -176,6 +183,10 @@ class ControlPlane:
                 fitter=fitter,
                 model_settings=model_settings,
             )
+        self._rollups = None
+        if stores.rollups is not None:
+            self._rollups = RollupStep(stream_id, store=stores.rollups, scored_by=self._find_model)
+        self._sealed_until_us: int | None = None
         self._thresholds: dict[int, ThresholdInForce] = {}
         self._look_back: LookBackCache | None = None
         self._season = SeasonLearner(stream_id)
@@ -190,6 +201,7 @@ class ControlPlane:
         Stops early when the lease is lost.
         """
         changed = False
+        rollups = 0
         while self._renew():
             if not (
                 self._judge_due_windows()
@@ -198,8 +210,10 @@ class ControlPlane:
                 or self._run_refit_step()
                 or self._seal_windows()
             ):
-                self._open_early_incident()
-                return changed
+                if rollups == _ROLLUPS_PER_RUN or not self._roll_up_windows(changed=changed):
+                    self._open_early_incident()
+                    return changed
+                rollups += 1
             changed = True
         return changed
 
@@ -292,6 +306,7 @@ class ControlPlane:
         def decide(facts: SealFacts) -> int | None:
             nonlocal revision
             revision = facts.settings_revision
+            self._sealed_until_us = facts.sealed_until_us
             if not self._reader.is_current(revision):
                 return None
             return next_seal_us(facts, self._windows(), self._tick_at_or_after, self._find_refit_limit(facts))
@@ -304,6 +319,13 @@ class ControlPlane:
             return False
         self._notify_sealed()
         return True
+
+    def _roll_up_windows(self, *, changed: bool) -> bool:
+        return self._rollups is not None and self._rollups.run_due(self._sealed_until_us, changed=changed)
+
+    def _find_model(self, threshold_id: int) -> ScoredBy:
+        threshold = self._get_threshold(threshold_id)
+        return ScoredBy(model_id=threshold.row.model_id, version=threshold.model_version, scale=threshold.scale)
 
     def _run_refit_step(self) -> bool:
         if self._refits is None:

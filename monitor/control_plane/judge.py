@@ -312,6 +312,7 @@ def _judged_window_row(window: WindowUnderTest, findings: _WindowFindings) -> Wi
         energy_p50=energies.p50 if energies else None,
         energy_p99=energies.p99 if energies else None,
         energy_max=energies.maximum if energies else None,
+        fires_at=verdict.fires_at if part.events else None,
         payload=_payload_without_late(window),
         details=_fired_details(findings),
     )

@@ -20,6 +20,7 @@ from storage.control.records import (
     WindowFacts,
 )
 from storage.control.refits import FittedShadow, IncidentSpan, RefitRow
+from storage.control.rollups import RolledWindow, RollupFacts, RollupRow
 from storage.control.samples import StoredSample
 from storage.control.shadows import MergedWindow, ShadowWindow
 from storage.control.thresholds import CalibrationRow, JudgedWindow, ThresholdRow, TickFacts, WindowCounts
@@ -158,6 +159,22 @@ class DriftStoreProtocol(Protocol):
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:
         """Store a step; return False if another step was stored since `before_us`."""
+        ...
+
+
+class RollupStoreProtocol(Protocol):
+    """Roll-ups of judged windows: `storage.control.rollups.RollupStore`."""
+
+    def rollup_facts(self, stream_id: int) -> RollupFacts:
+        """Return the progress of the roll-ups of a stream."""
+        ...
+
+    def rolled_windows(self, stream_id: int, from_us: int, until_us: int) -> Iterable[list[RolledWindow]]:
+        """Yield the windows that start in [from, until) in order, in lists."""
+        ...
+
+    def store_rollups(self, stream_id: int, rolled_up_us: int | None, until_us: int, rows: Sequence[RollupRow]) -> bool:
+        """Store the roll-ups up to a time; return False if others were stored since `rolled_up_us`."""
         ...
 
 

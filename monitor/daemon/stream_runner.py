@@ -46,6 +46,7 @@ from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelRecord, ModelStore
 from storage.control.refits import RefitStore
+from storage.control.rollups import RollupStore
 from storage.control.settings import SettingsStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
@@ -392,6 +393,7 @@ class StreamRunner:
                 evidence=EvidenceStore(self._db),
                 refits=RefitStore(self._db),
                 keys=EvidenceStore(self._db),
+                rollups=RollupStore(self._db),
             ),
             models=self._model_cache,
             now_us=lambda: time.time_ns() // 1_000,

@@ -169,7 +169,10 @@ class OpenWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRow:
-    """A window to store; `judged` is False if it has neither events nor dead letters."""
+    """A window to store; `judged` is False if it has neither events nor dead letters.
+
+    `fires_at` is the smallest number of outliers at which it is a spike; None without events.
+    """
 
     window_start_us: int
     window_end_us: int
@@ -185,6 +188,7 @@ class WindowRow:
     energy_p50: float | None = None
     energy_p99: float | None = None
     energy_max: float | None = None
+    fires_at: int | None = None
     payload: bytes | None = None
     details: Mapping[str, Any] | None = None
 

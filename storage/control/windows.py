@@ -22,7 +22,9 @@ from storage.control.records import (
     SealFacts,
     SourceFacts,
     WindowFacts,
+    WindowRow,
 )
+from storage.control.rollups import WindowChange, add_to_rollups
 from storage.control.samples import insert_sample
 from storage.control.window_facts import (
     FIRST_UNJUDGED_END,
@@ -287,6 +289,9 @@ class WindowStore:
             for column in (windows.c.late, windows.c.dead, windows.c.filtered)
         }
         conn.execute(windows.update().where(*of_window).values(added))
+        counts = {name: sum(getattr(part, name) for part in facts.parts) for name in ("late", "dead", "filtered")}
+        change = WindowChange(start_us=facts.window_start_us, end_us=facts.window_end_us, windows=0, **counts)
+        add_to_rollups(self._db, conn, stream_id, change)
 
     def _store_judgement(self, conn: sa.Connection, stream_id: int, stream: str, judgement: Judgement) -> None:
         row = judgement.window
@@ -306,11 +311,15 @@ class WindowStore:
                 energy_p50=row.energy_p50,
                 energy_p99=row.energy_p99,
                 energy_max=row.energy_max,
+                fires_at=row.fires_at,
                 payload=row.payload,
                 details=None if row.details is None else json.dumps(row.details),
                 judged_at_us=self._db.now_us(conn) if row.judged else None,
             )
         )
+        if not row.events:
+            # Its time may be summed up already: an idle source has sent late events or dead letters since.
+            add_to_rollups(self._db, conn, stream_id, _describe_change(row))
         if judgement.sample is not None:
             insert_sample(conn, stream_id, row, judgement.sample)
         ids_by_kind = {
@@ -324,3 +333,14 @@ class WindowStore:
             write_habitual_keys(conn, stream_id, judgement.habitual_keys, self._db.now_us(conn))
         if judgement.gap_ids:
             conn.execute(gaps.update().where(gaps.c.id.in_(judgement.gap_ids)).values(incident_id=ids_by_kind["gap"]))
+
+
+def _describe_change(row: WindowRow) -> WindowChange:
+    return WindowChange(
+        start_us=row.window_start_us,
+        end_us=row.window_end_us,
+        windows=int(row.judged),
+        late=row.late,
+        dead=row.dead,
+        filtered=row.filtered,
+    )

@@ -14,11 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from config.time_format import HOUR_US, MINUTE_US
+from storage.control.rollups import COARSE_US, FINE_US
 from storage.database.tables import incidents, models, streams, thresholds, window_rollups, windows
-
-FINE_US, COARSE_US = 15 * MINUTE_US, 6 * HOUR_US
-"""The two resolutions, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +89,7 @@ def read_rollups(conn: Connection, stream_id: int, *, resolution_us: int, from_u
     Args:
         conn: Connection to the database.
         stream_id: The stream.
-        resolution_us: `FINE_US` or `COARSE_US`.
+        resolution_us: `FINE_US` or `COARSE_US` of `storage.control.rollups`.
         from_us: Event time of the first interval.
         until_us: Event time after the last one.
     """

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import ClassVar
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from storage.control import rollups
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from tests.simulation.clock import SimulatedClock
@@ -18,7 +20,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.database import Fault, SimulatedDatabase
 from tests.simulation.replica import ROLES, Role
 from tests.simulation.rows import Rows, read_rows
-from tests.simulation.scenes import START_US, Scene, scenes
+from tests.simulation.scenes import SECOND_US, START_US, Scene, scenes
 
 SETTINGS = settings(stateful_step_count=25, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 _REPLICAS = 3
@@ -118,14 +120,21 @@ class DataPlaneMachine(RuleBasedStateMachine):
         expected = read_rows(self.reference, undisturbed.stream_id)
         check_rows(found, expected)
         check_windows(self.databases[0], self.cluster.stream_id)
+        check_rollups(self.databases[0], self.cluster.stream_id)
         type(self).runs_compared += 1
 
 
 @contextmanager
 def open_machine(url: str, reference_url: str) -> Iterator[type[DataPlaneMachine]]:
-    """Yield a state machine whose replicas share an empty database; the undisturbed runs have another one."""
+    """Yield a state machine whose replicas share an empty database; the undisturbed runs have another one.
+
+    The intervals of the roll-ups are short, so that a log of some minutes has many of them.
+    """
     clock = SimulatedClock(START_US)
     with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(rollups, "FINE_US", 20 * SECOND_US)
+        patch.setattr(rollups, "COARSE_US", 120 * SECOND_US)
         databases = [stack.enter_context(closing(SimulatedDatabase(url, clock))) for _ in range(_REPLICAS)]
         reference = stack.enter_context(closing(SimulatedDatabase(reference_url, SimulatedClock(START_US))))
         upgrade(databases[0])
@@ -167,3 +176,24 @@ def check_windows(db: Database, stream_id: int) -> None:
     overlaps = [(a, b) for a, b in itertools.pairwise(spans) if a[1] > b[0]]
     assert not overlaps, f"windows overlap: {overlaps[0]}"
     assert counted + waiting == stored, f"the windows count {counted + waiting} events, {stored} are stored"
+
+
+def check_rollups(db: Database, stream_id: int) -> None:
+    """Check that every window before the mark is in exactly one roll-up of the finest resolution, with its counts."""
+    with db.read() as connection:
+        counts = "count(judged_at_us), sum(events), sum(outliers), sum(late), sum(dead), sum(filtered)"
+        of_windows = connection.execute(
+            sa.text(
+                f"SELECT window_start_us / :fine * :fine AS start_us, {counts} FROM windows WHERE stream_id = :id "
+                "AND window_start_us < (SELECT rolled_up_us FROM streams WHERE id = :id) GROUP BY 1 ORDER BY 1"
+            ),
+            {"id": stream_id, "fine": rollups.FINE_US},
+        ).all()
+        stored = connection.execute(
+            sa.text(
+                "SELECT start_us, windows, events, outliers, late, dead, filtered FROM window_rollups "
+                "WHERE stream_id = :id AND resolution_us = :fine ORDER BY 1"
+            ),
+            {"id": stream_id, "fine": rollups.FINE_US},
+        ).all()
+    assert [tuple(map(int, row)) for row in of_windows] == [tuple(row) for row in stored]

@@ -25,6 +25,7 @@ from monitor.pipeline.worker import Worker
 from storage.control.drift import DriftStore
 from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore
+from storage.control.rollups import RollupStore
 from storage.control.settings import SettingsStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
@@ -109,6 +110,7 @@ class Replica:
                 drift=DriftStore(db),
                 evidence=EvidenceStore(db),
                 keys=EvidenceStore(db),
+                rollups=RollupStore(db),
             ),
             models=ModelCache(stream.name, models),
             now_us=db.clock.read_us,

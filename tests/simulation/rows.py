@@ -24,8 +24,11 @@ _QUERIES = {
         FROM dead_letters d JOIN sources so ON so.id = d.source_id WHERE so.stream_id = {_OF} ORDER BY 1, 2""",
     "windows": f"""SELECT w.window_start_us, w.window_end_us, w.events, w.outliers, w.late, w.dead, w.filtered,
         w.expected, w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details, w.judged_at_us IS NULL,
-        t.computed_at_us FROM windows w LEFT JOIN thresholds t ON t.id = w.threshold_id
+        t.computed_at_us, w.fires_at FROM windows w LEFT JOIN thresholds t ON t.id = w.threshold_id
         WHERE w.stream_id = {_OF} ORDER BY 1""",
+    "rollups": f"""SELECT resolution_us, start_us, end_us, windows, fired, events, outliers, late, dead, filtered,
+        expected, most_outliers, fires_at, p_value, energy_p50, energy_p99, energy_max, model_version
+        FROM window_rollups WHERE stream_id = {_OF} ORDER BY 1, 2""",
     "thresholds": f"""SELECT computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, details
         FROM thresholds WHERE stream_id = {_OF} ORDER BY 1, 2""",
     "calibrations": f"""SELECT at_us, promised_per_week, windows_learned, dispersion, exceedance, state

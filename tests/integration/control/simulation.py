@@ -35,6 +35,7 @@ from storage.control.evidence import EvidenceStore
 from storage.control.models import ModelStore
 from storage.control.records import OpenWindow
 from storage.control.refits import RefitStore
+from storage.control.rollups import RollupStore
 from storage.control.shadows import ShadowStore
 from storage.control.thresholds import ThresholdStore
 from storage.control.windows import WindowStore
@@ -209,6 +210,7 @@ def make_control_plane(db: Database, stream_id: int, scene: SimulationSettings, 
             evidence=EvidenceStore(db),
             refits=RefitStore(db),
             keys=EvidenceStore(db),
+            rollups=RollupStore(db),
         ),
         fitter=InProcessFitter(),
         model_settings=lambda: ModelSettings(n_components=1),
@@ -329,7 +331,10 @@ def read_decisions(db: Database) -> dict[str, Rows]:
         "FROM scores s JOIN thresholds t ON t.id = s.threshold_id ORDER BY 1, 2",
         "windows": "SELECT w.window_start_us, w.window_end_us, w.events, w.outliers, w.late, w.dead, w.expected, "
         "w.p_value, w.energy_p50, w.energy_p99, w.energy_max, w.payload, w.details, w.judged_at_us IS NULL, "
-        "t.computed_at_us FROM windows w JOIN thresholds t ON t.id = w.threshold_id ORDER BY 1",
+        "t.computed_at_us, w.fires_at FROM windows w JOIN thresholds t ON t.id = w.threshold_id ORDER BY 1",
+        "rollups": "SELECT resolution_us, start_us, end_us, windows, fired, events, outliers, late, dead, filtered, "
+        "expected, most_outliers, fires_at, p_value, energy_p50, energy_p99, energy_max, model_version "
+        "FROM window_rollups ORDER BY 1, 2",
         "refits": "SELECT due_us, state, model_id, gate_us, details FROM refits ORDER BY 1",
         "models": "SELECT version, kind, state, checksum, valid_from_us, summary FROM models ORDER BY 1",
         "shadow_windows": "SELECT model_id, window_start_us, window_end_us, events, outliers, payload "
