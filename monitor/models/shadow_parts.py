@@ -24,6 +24,7 @@ def build_shadow_parts(
     *,
     energies: Callable[[Floats, int], Float32],
     scale: Callable[[int], Scale],
+    is_outlier: NDArray[np.bool_],
 ) -> list[ShadowPartRow]:
     """Build one part for each window of the batch and each shadow model.
 
@@ -34,6 +35,7 @@ def build_shadow_parts(
         windows: The windows of the stream.
         energies: Returns the energies of features under a model.
         scale: Returns the scale of a model's energies.
+        is_outlier: Whether the active model flags the event, (n,).
     """
     rows = []
     starts_us = windows.starts(times_us)
@@ -42,18 +44,20 @@ def build_shadow_parts(
         if not selected.any():
             continue
         shadow_energies = energies(features[selected], shadow.model_id)
-        is_outlier = shadow_energies > shadow.threshold
+        is_shadow_outlier = shadow_energies > shadow.threshold
         starts, index = np.unique(starts_us[selected], return_inverse=True)
-        parts = summarise_windows(shadow_energies, is_outlier, index, len(starts), scale(shadow.model_id))
+        parts = summarise_windows(shadow_energies, is_shadow_outlier, index, len(starts), scale(shadow.model_id))
+        both = np.bincount(index[is_shadow_outlier & is_outlier[selected]], minlength=len(starts))
         rows += [
             ShadowPartRow(
                 model_id=shadow.model_id,
                 window_start_us=start,
                 window_end_us=end,
                 payload=payload,
+                outliers_of_both=outliers_of_both,
             )
-            for start, end, payload in zip(
-                starts.tolist(), windows.ends(starts).tolist(), encode_windows(parts), strict=True
+            for start, end, payload, outliers_of_both in zip(
+                starts.tolist(), windows.ends(starts).tolist(), encode_windows(parts), both.tolist(), strict=True
             )
         ]
     return rows

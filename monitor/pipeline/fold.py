@@ -421,4 +421,5 @@ def _build_shadow_parts(
         windows,
         energies=scorer.energies,
         scale=scorer.scale,
+        is_outlier=scored.is_outlier[on_time],
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from storage.control.contributions import find_contributions
 from storage.control.mutes import MutableMessage, hold_back, suspect_keys
 from storage.control.records import Incident, Transition
 from storage.control.reopening import reopen_incident
@@ -87,6 +88,9 @@ def write_incident(db: Database, conn: sa.Connection, stream_id: int, stream: st
         "summary": row.summary,
         "details": json.dumps(row.details, ensure_ascii=False),
     }
+    contributions = None if row.transition is None else find_contributions(row.transition.details)
+    if contributions is not None:
+        values["contributions"] = json.dumps(contributions, ensure_ascii=False)
     if row.status == "open" and row.acknowledged_until_us is None:
         values |= {"acknowledged_at_us": None, "acknowledged_by": None}
     if row.id is None:

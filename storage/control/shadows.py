@@ -227,6 +227,7 @@ class ShadowStore:
                     events=merged.events,
                     outliers=merged.outliers,
                     payload=merged.payload,
+                    outliers_of_both=_sum_known([row.outliers_of_both for row in rows]),
                 )
             )
             conn.execute(shadow_parts.delete().where(shadow_parts.c.id.in_([row.id for row in rows])))
@@ -274,6 +275,12 @@ class ShadowStore:
             if len(rows) < _CHUNK:
                 return found
             after_us = rows[-1]["window_start_us"] + 1
+
+
+def _sum_known(counts: Sequence[int | None]) -> int | None:
+    """Return the sum; None if a part of an older version has no count."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def is_in_shadow(conn: sa.Connection, model_id: int | None) -> bool:

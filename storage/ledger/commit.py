@@ -133,12 +133,16 @@ class WindowPartRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowPartRow:
-    """The part that a commit adds to one window of a shadow model."""
+    """The part that a commit adds to one window of a shadow model.
+
+    `outliers_of_both` is the number of events that are outliers of the active model as well.
+    """
 
     model_id: int
     window_start_us: int
     window_end_us: int
     payload: bytes
+    outliers_of_both: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,5 +140,6 @@ def insert_shadow_parts(connection: Connection, commits: Sequence[Commit]) -> No
             "window_start_us": [part.window_start_us for _, part in parts],
             "window_end_us": [part.window_end_us for _, part in parts],
             "payload": [part.payload for _, part in parts],
+            "outliers_of_both": [part.outliers_of_both for _, part in parts],
         },
     )

@@ -34,7 +34,7 @@ _QUERIES = {
     "calibrations": f"""SELECT at_us, promised_per_week, windows_learned, dispersion, exceedance, state
         FROM calibrations WHERE stream_id = {_OF} ORDER BY 1""",
     "incidents": f"""SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us,
-        clean_windows, windows_fired, summary, details FROM incidents WHERE stream_id = {_OF}
+        clean_windows, windows_fired, summary, details, contributions FROM incidents WHERE stream_id = {_OF}
         AND id NOT IN ({_WITHDRAWN}) ORDER BY opened_at_us, kind""",
     "transitions": f"""SELECT i.kind, i.window_start_us, t.transition, t.window_start_us, t.at_us, t.summary, t.details,
         (SELECT count(*) FROM notifications n WHERE n.transition_id = t.id) FROM transitions t

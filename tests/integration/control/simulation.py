@@ -337,8 +337,8 @@ def read_decisions(db: Database) -> dict[str, Rows]:
         "FROM window_rollups ORDER BY 1, 2",
         "refits": "SELECT due_us, state, model_id, gate_us, details FROM refits ORDER BY 1",
         "models": "SELECT version, kind, state, checksum, valid_from_us, summary FROM models ORDER BY 1",
-        "shadow_windows": "SELECT model_id, window_start_us, window_end_us, events, outliers, payload "
-        "FROM shadow_windows ORDER BY 1, 2",
+        "shadow_windows": "SELECT model_id, window_start_us, window_end_us, events, outliers, outliers_of_both, "
+        "payload FROM shadow_windows ORDER BY 1, 2",
         "samples": "SELECT window_start_us, window_end_us, model_id, events, payload FROM window_samples ORDER BY 1",
         "thresholds": "SELECT model_id, computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, "
         "details FROM thresholds ORDER BY computed_at_us, id",
@@ -347,7 +347,7 @@ def read_decisions(db: Database) -> dict[str, Rows]:
         "transitions": "SELECT i.kind, i.window_start_us, t.transition, t.window_start_us, t.at_us, t.summary, "
         "t.details FROM transitions t JOIN incidents i ON i.id = t.incident_id ORDER BY t.at_us, i.kind, t.id",
         "incidents": "SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us, "
-        "clean_windows, windows_fired, summary, details FROM incidents ORDER BY opened_at_us, kind, id",
+        "clean_windows, windows_fired, summary, details, contributions FROM incidents ORDER BY opened_at_us, kind, id",
         "drift_verdicts": "SELECT horizon, window_start_us, window_end_us, statistic, feature, before, after, effect, "
         'z, "limit", drifted FROM drift_verdicts ORDER BY id',
         "drift_bases": "SELECT horizon_us, season, from_us, until_us, base FROM drift_bases ORDER BY 4, 1, 2",

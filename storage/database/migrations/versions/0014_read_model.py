@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+
+from storage.control.contributions import find_last_contributions
 
 revision = "0014"
 down_revision = "0013"
@@ -27,6 +30,7 @@ def upgrade() -> None:
     _create_window_rollups()
     _create_drift_cells()
     _create_feature_summaries()
+    _fill_contributions()
 
 
 def _key(name: str) -> sa.Column[int]:
@@ -101,3 +105,15 @@ def _create_feature_summaries() -> None:
         sa.PrimaryKeyConstraint("model_id", "kind", "horizon_us", "from_us", name=op.f("pk_feature_summaries")),
         sqlite_with_rowid=False,
     )
+
+
+def _fill_contributions() -> None:
+    """Compute the contributions of the incidents of earlier versions from their details, one at a time."""
+    connection = op.get_bind()
+    ids = connection.execute(sa.text("SELECT id FROM incidents WHERE kind IN ('spike', 'slow_rise', 'drift')")).scalars()
+    for incident_id in ids.all():
+        details = connection.execute(sa.text("SELECT details FROM incidents WHERE id = :id"), {"id": incident_id})
+        contributions = find_last_contributions(json.loads(details.scalar_one() or "{}"))
+        if contributions is not None:
+            values = {"id": incident_id, "contributions": json.dumps(contributions, ensure_ascii=False)}
+            connection.execute(sa.text("UPDATE incidents SET contributions = :contributions WHERE id = :id"), values)
