@@ -16,6 +16,8 @@ from storage.control.drift import (
     DriftWindow,
     season_kind,
 )
+from storage.control.drift_cells import FeatureSummaryRow
+from storage.control.samples import StoredSample, spread_evenly
 
 
 class MemoryDriftStore:
@@ -28,6 +30,7 @@ class MemoryDriftStore:
         self._baselines: list[DriftBaselineRow] = []
         self._base_from_us: int | None = None
         self._days: list[DriftDayRow] = []
+        self._summaries: dict[tuple[int, int, int], FeatureSummaryRow] = {}
 
     def drift_facts(self, stream_id: int, horizons_us: Sequence[int]) -> DriftFacts:
         """Return the progress of the drift step and the windows that it can process next."""
@@ -86,12 +89,26 @@ class MemoryDriftStore:
         """Return the stored days since the start of a base, in order."""
         return list(self._days) if base_from_us == self._base_from_us else []
 
+    def spread_samples(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> list[StoredSample]:
+        """Return the samples of the windows of a model that start in [from, until), evenly spread."""
+        samples = self._memory.samples
+        first, end = (bisect_left(samples, us, key=lambda each: each.window_start_us) for us in (from_us, until_us))
+        chosen = set(spread_evenly([each.window_start_us for each in samples[first:end]]))
+        return [each for each in samples[first:end] if each.window_start_us in chosen and each.model_id == model_id]
+
+    def base_summary(self, model_id: int, horizon_us: int, from_us: int) -> FeatureSummaryRow | None:
+        """Return the distributions of the features in a frozen baseline; None without them."""
+        return self._summaries.get((model_id, horizon_us, from_us))
+
     def store_update(self, stream_id: int, stream: str, before_us: int | None, step: DriftUpdate) -> bool:
         """Store a step; return False if another step was stored since `before_us`."""
         if before_us != self._until_us:
             return False
         self._until_us, self._state = step.until_us, step.state
         self._baselines += step.baselines
+        for each in step.summaries:
+            if each.kind == "base":
+                self._summaries.setdefault((each.model_id, each.horizon_us, each.from_us), each)
         if step.days is not None:
             days = [*self.days(stream_id, step.days.base_from_us), *step.days.rows]
             self._base_from_us = step.days.base_from_us

@@ -13,9 +13,10 @@ from config.stream_rules import ALWAYS_US, RuleSchedule, StreamRules
 from config.time_format import WEEK_US
 from consumers.window_schedule import make_window_schedule
 from monitor.control_plane.drift_memory import DriftMemory
+from monitor.control_plane.drift_values_step import read_values, summarise_bases, summarise_training
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.stores import DriftStoreProtocol
-from monitor.incidents.drift import build_drift_finding, build_verdict_rows, format_horizon
+from monitor.incidents.drift import build_cells, build_drift_finding, build_verdict_rows, format_horizon
 from monitor.incidents.drift_alarms import (
     LASTING_US,
     AlarmUpdate,
@@ -38,6 +39,7 @@ from monitor.models.scoring import LoadedModel
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.thresholds.percentile import exceedance
 from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftModel, DriftUpdate, StoredDays
+from storage.control.drift_cells import FeatureSummaryRow
 from storage.control.records import Incident
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class DriftMonitor:
         self._model = model
         self._now_us = now_us
         self._memory: DriftMemory | None = None
+        self._summarised: int | None = None
 
     def run_due(self) -> bool:
         """Judge the horizons that end next once all of their windows are judged; return whether any was judged."""
@@ -154,6 +157,8 @@ class DriftMonitor:
             verdicts=[row for each in step.results for row in build_verdict_rows(each, statistics)]
             if statistics
             else [],
+            cells=[build_cells(each, statistics, in_force.model_id) for each in step.results] if statistics else [],
+            summaries=self._summarise(model, step.baselines),
         )
 
     def _build_finding(self, step: _Step, model: LoadedModel, statistics: DriftStatistics | None) -> Finding | None:
@@ -166,10 +171,18 @@ class DriftMonitor:
             model_version=model.record.version,
             config_hash=rules.config_hash,
             per_week=rules.per_week,
+            values=[read_values(self._store, self._stream_id, model, each) for each in step.told],
         )
         if finding is not None:
             log.info("Stream %s: %s", rules.stream, finding.summary, extra={"action": "drift", "stream": rules.stream})
         return finding
+
+    def _summarise(self, model: LoadedModel, baselines: Sequence[DriftBaselineRow]) -> list[FeatureSummaryRow]:
+        """Return the distributions to store: of training once for each model and process, and of new baselines."""
+        rows = summarise_bases(self._store, self._stream_id, model, baselines)
+        training = None if model.record.id == self._summarised else summarise_training(model)
+        self._summarised = model.record.id
+        return rows if training is None else [training, *rows]
 
     def _build_incident_change(
         self, finding: Finding | None, step: _Step, *, renewed: bool

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel
 from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftModel, DriftUpdate, DriftWindow
+from storage.control.drift_cells import FeatureSummaryRow
 from storage.control.evidence import Evidence
 from storage.control.models import Activation
 from storage.control.records import (
@@ -155,6 +156,14 @@ class DriftStoreProtocol(Protocol):
 
     def days(self, stream_id: int, base_from_us: int) -> list[DriftDayRow]:
         """Return the stored days since the start of a base, in order."""
+        ...
+
+    def spread_samples(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> Sequence[StoredSample]:
+        """Return the samples of the windows of a model that start in [from, until), evenly spread."""
+        ...
+
+    def base_summary(self, model_id: int, horizon_us: int, from_us: int) -> FeatureSummaryRow | None:
+        """Return the distributions of the features in a frozen baseline; None without them."""
         ...
 
     def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:

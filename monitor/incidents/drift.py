@@ -11,12 +11,15 @@ from config.units import format_duration
 from monitor.incidents.drift_horizons import HorizonResult
 from monitor.incidents.drift_test import recommend_action
 from monitor.incidents.drift_text import describe_changes, summarise_change
+from monitor.incidents.drift_values import DriftValues
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.statistics.drift_means import DriftStatistics
 from storage.control.drift import DriftVerdictRow
+from storage.control.drift_cells import DriftCellsRow, encode_cells
 
 _MAX_SUMMARY_STATISTICS = 3
 _MAX_STORED_STATISTICS = 20
+_MAX_HISTOGRAMS = 8
 _CRITICAL_EFFECT = 1.0
 """Effect, in training standard deviations, from which a drift is critical for any false-alarm budget."""
 
@@ -28,6 +31,7 @@ def build_drift_finding(
     model_version: int,
     config_hash: str,
     per_week: float,
+    values: Sequence[DriftValues] = (),
 ) -> Finding | None:
     """Return the finding of the drifted horizons that end at one time, or None without one.
 
@@ -37,7 +41,9 @@ def build_drift_finding(
         model_version: Version of the model.
         config_hash: Hash of the stream's settings.
         per_week: False-alarm budget per week.
+        values: The values of the features before and in the horizon of each result; empty if they are not known.
     """
+    known = dict(zip((id(each) for each in results), values, strict=False))
     drifted = [each for each in results if each.verdict.drifted]
     if not drifted:
         return None
@@ -48,10 +54,10 @@ def build_drift_finding(
     return Finding(
         kind=Kind.DRIFT,
         severity=Severity.CRITICAL if largest >= _CRITICAL_EFFECT else Severity.WARNING,
-        summary=_describe_drift(shortest, statistics, advice),
+        summary=_describe_drift(shortest, statistics, advice, known.get(id(shortest))),
         details={
             "advice": advice,
-            "horizons": [_horizon_details(each, statistics) for each in drifted],
+            "horizons": [_horizon_details(each, statistics, known.get(id(each))) for each in drifted],
             "promise_per_week": per_week,
             "model_version": model_version,
             "config_hash": config_hash,
@@ -83,6 +89,20 @@ def build_verdict_rows(result: HorizonResult, statistics: DriftStatistics) -> li
     ]
 
 
+def build_cells(result: HorizonResult, statistics: DriftStatistics, model_id: int) -> DriftCellsRow:
+    """Return the row of all statistics of a tested horizon."""
+    verdict = result.verdict
+    return DriftCellsRow(
+        horizon_us=result.horizon_us,
+        window_start_us=result.horizon.start_us,
+        window_end_us=result.end_us,
+        model_id=model_id,
+        names=[(each.name, each.feature) for each in statistics.all_statistics],
+        limit=verdict.z_threshold,
+        payload=encode_cells(verdict.z, verdict.effect, result.before, result.after),
+    )
+
+
 def format_horizon(horizon_us: int) -> str:
     """Return the length of a horizon as the configuration writes it."""
     return format_duration(timedelta(microseconds=horizon_us))
@@ -94,9 +114,9 @@ def _recommend_action(result: HorizonResult) -> str:
     return action or "drift: refit"
 
 
-def _describe_drift(result: HorizonResult, statistics: DriftStatistics, advice: str) -> str:
+def _describe_drift(result: HorizonResult, statistics: DriftStatistics, advice: str, values: DriftValues | None) -> str:
     indices = result.verdict.drifted
-    clauses = list(describe_changes(indices, result.before, result.after, result.verdict.effect, statistics))
+    clauses = list(describe_changes(indices, result.before, result.after, result.verdict.effect, statistics, values))
     named = "; ".join(clauses[:_MAX_SUMMARY_STATISTICS])
     more = f"; and {len(clauses) - _MAX_SUMMARY_STATISTICS} more" if len(clauses) > _MAX_SUMMARY_STATISTICS else ""
     return (
@@ -106,7 +126,7 @@ def _describe_drift(result: HorizonResult, statistics: DriftStatistics, advice: 
     )
 
 
-def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict[str, Any]:
+def _horizon_details(result: HorizonResult, statistics: DriftStatistics, values: DriftValues | None) -> dict[str, Any]:
     return {
         "horizon": format_horizon(result.horizon_us),
         "window": {
@@ -115,8 +135,10 @@ def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict
         },
         "events": result.horizon.events,
         "drifted": [
-            _statistic_details(result, index, statistics) for index in result.verdict.drifted[:_MAX_STORED_STATISTICS]
+            _statistic_details(result, index, statistics, values)
+            for index in result.verdict.drifted[:_MAX_STORED_STATISTICS]
         ],
+        "histograms": _histograms(result, statistics, values),
         "n_drifted": len(result.verdict.drifted),
         "statistics": len(statistics),
         "limit": result.verdict.z_threshold,
@@ -128,7 +150,21 @@ def _horizon_details(result: HorizonResult, statistics: DriftStatistics) -> dict
     }
 
 
-def _statistic_details(result: HorizonResult, index: int, statistics: DriftStatistics) -> dict[str, Any]:
+def _histograms(
+    result: HorizonResult, statistics: DriftStatistics, values: DriftValues | None
+) -> dict[str, dict[str, Any]]:
+    """Return the histograms of the drifted features before and in the horizon, by name: they outlive the samples."""
+    if values is None:
+        return {}
+    drifted = [statistics.statistic_at(index) for index in result.verdict.drifted[:_MAX_STORED_STATISTICS]]
+    features = dict.fromkeys(each.feature for each in drifted if each.name in {"rank", "spread"})
+    found = {feature: values.histogram(feature) for feature in list(features)[:_MAX_HISTOGRAMS]}
+    return {feature: histogram for feature, histogram in found.items() if histogram is not None}
+
+
+def _statistic_details(
+    result: HorizonResult, index: int, statistics: DriftStatistics, values: DriftValues | None
+) -> dict[str, Any]:
     statistic = statistics.statistic_at(index)
     before, after = float(result.before[index]), float(result.after[index])
     return {
@@ -140,4 +176,4 @@ def _statistic_details(result: HorizonResult, index: int, statistics: DriftStati
         "after_value": statistics.in_feature_units(index, after),
         "effect": float(result.verdict.effect[index]),
         "z": float(result.verdict.z[index]),
-    } | summarise_change(index, result.before, result.after, statistics)
+    } | summarise_change(index, result.before, result.after, statistics, values)

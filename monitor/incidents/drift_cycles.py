@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config.time_format import DAY_US
+from config.time_format import DAY_US, WEEK_US
 from monitor.incidents.drift_days import Cycle
 from monitor.incidents.drift_horizons import HorizonResult, energy_body_z
 from monitor.incidents.drift_test import FIRST_VERDICT_CYCLES, MIN_EVENT_SHARE, DriftVerdict, decide_drift
 from monitor.statistics.drift_means import DriftStatistics
 from monitor.statistics.training_profile import Float64
+
+_TOLD_US = 3 * WEEK_US
+"""Longest time before a cycle whose values are told: samples of windows are kept for four weeks by default."""
 
 BASE_CYCLES = 7
 """Number of cycles in the median. Seven days hold each day of the week once."""
@@ -155,6 +158,7 @@ def judge_cycle(
             "degrees_of_freedom": dof,
         },
         raised=raised,
+        before_us=(cycle.horizon.start_us - min(BASE_CYCLES * cycle_us, _TOLD_US), cycle.horizon.start_us),
     )
 
 

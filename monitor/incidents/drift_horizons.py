@@ -71,6 +71,7 @@ class HorizonResult:
     `horizon_us` is the nominal length, and `end_us` the end: a local day may have 23 or 25 hours. `before` are the
     normal means. `compared` names the intervals that these come from, and `base` describes them as JSON. `body_z` is
     the z of the energies without the excess outliers. `raised` is the factor on the threshold by earlier alarms.
+    `before_us` is the interval of event time that the normal means come from.
     """
 
     horizon_us: int
@@ -84,6 +85,7 @@ class HorizonResult:
     compared: str
     base: Mapping[str, Any]
     raised: float
+    before_us: tuple[int, int]
 
 
 def learning_span_us(horizon_us: int) -> int:
@@ -174,6 +176,7 @@ def judge_horizon(
             "degrees_of_freedom": baseline.dof,
         },
         raised=raised,
+        before_us=(frozen.from_us, frozen.frozen_at_us),
     )
 
 

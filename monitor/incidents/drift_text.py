@@ -5,11 +5,15 @@ from dataclasses import asdict
 from typing import Any
 
 from config.number_format import format_together
+from monitor.incidents.drift_values import DriftValues
 from monitor.statistics.drift_means import DriftStatistics
+from monitor.statistics.drift_summary import ValueSummary
 from monitor.statistics.part import Float64
 
 
-def summarise_change(index: int, before: Float64, after: Float64, statistics: DriftStatistics) -> dict[str, Any]:
+def summarise_change(
+    index: int, before: Float64, after: Float64, statistics: DriftStatistics, values: DriftValues | None = None
+) -> dict[str, Any]:
     """Return a change as a JSON object: the summaries of the values before and after; empty for other statistics.
 
     Args:
@@ -17,8 +21,9 @@ def summarise_change(index: int, before: Float64, after: Float64, statistics: Dr
         before: Means of all statistics before, (J,).
         after: Means of all statistics now, (J,).
         statistics: Statistics of the model.
+        values: The values of the features, from samples; None: the summaries come from the means.
     """
-    summaries = [statistics.summarise_values(index, means) for means in (before, after)]
+    summaries = _summarise_values(index, before, after, statistics, values)
     return {
         name: asdict(summary) | {"exceeded": list(summary.exceeded)}
         for name, summary in zip(("values_before", "values_after"), summaries, strict=True)
@@ -27,7 +32,12 @@ def summarise_change(index: int, before: Float64, after: Float64, statistics: Dr
 
 
 def describe_changes(
-    indices: Sequence[int], before: Float64, after: Float64, effects: Float64, statistics: DriftStatistics
+    indices: Sequence[int],
+    before: Float64,
+    after: Float64,
+    effects: Float64,
+    statistics: DriftStatistics,
+    values: DriftValues | None = None,
 ) -> Iterator[str]:
     """Yield a clause for each changed feature, pair or component; rank and spread of one feature are one change."""
     told: set[str] = set()
@@ -38,12 +48,26 @@ def describe_changes(
             if subject in told:
                 continue
             told.add(subject)
-        yield f"{_describe_change(index, before, after, statistics)} ({effects[index]:+.2f} deviations)"
+        yield f"{_describe_change(index, before, after, statistics, values)} ({effects[index]:+.2f} deviations)"
 
 
-def _describe_change(index: int, before: Float64, after: Float64, statistics: DriftStatistics) -> str:
+def _summarise_values(
+    index: int, before: Float64, after: Float64, statistics: DriftStatistics, values: DriftValues | None
+) -> tuple[ValueSummary | None, ValueSummary | None]:
+    """Return the values of a feature before and now: sampled ones where they are known."""
     statistic = statistics.statistic_at(index)
-    was, now = (statistics.summarise_values(index, means) for means in (before, after))
+    if values is not None and statistic.name in {"rank", "spread"}:
+        sampled = values.summarise(statistic.feature)
+        if sampled is not None:
+            return sampled
+    return statistics.summarise_values(index, before), statistics.summarise_values(index, after)
+
+
+def _describe_change(
+    index: int, before: Float64, after: Float64, statistics: DriftStatistics, values: DriftValues | None
+) -> str:
+    statistic = statistics.statistic_at(index)
+    was, now = _summarise_values(index, before, after, statistics, values)
     if was is None or now is None:
         return describe_mean(statistic.name, statistic.feature, float(before[index]), float(after[index]))
     subject = statistic.feature or "energy"

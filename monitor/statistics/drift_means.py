@@ -63,21 +63,12 @@ class DriftStatistics:
 
     def statistic_at(self, index: int) -> DriftStatistic:
         """Return the statistic at an index."""
-        ranks, components, _ = self.shape
-        if index < 2 * ranks:
-            name = "rank" if index < ranks else "spread"
-            j = index % ranks
-            return (
-                DriftStatistic(name=f"energy_{name}", feature="")
-                if j == self.n_watched
-                else DriftStatistic(name=name, feature=self.features[j])
-            )
-        index -= 2 * ranks
-        if index < components:
-            name = self.components[index] if len(self.components) == components else f"component {index + 1}"
-            return DriftStatistic(name="occupancy", feature=name)
-        first, second = feature_pair(index - components, len(self.features))
-        return DriftStatistic(name="pair", feature=f"{self.features[first]} * {self.features[second]}")
+        return _name_statistics(self.features, self.shape, self.components)[index]
+
+    @property
+    def all_statistics(self) -> tuple[DriftStatistic, ...]:
+        """Return the statistics in their order."""
+        return _name_statistics(self.features, self.shape, self.components)
 
     def groups(self) -> list[slice]:
         """Return the index range of each statistic name that occurs."""
@@ -146,6 +137,27 @@ class DriftStatistics:
         if index == self.energy_rank_index:
             return value_at_rank(mean, self.profile.energy_edges)
         return value_at_rank(mean, self.profile.features.edges[index]) if index < self.n_watched else None
+
+
+@lru_cache(maxsize=32)
+def _name_statistics(
+    features: tuple[str, ...], shape: tuple[int, int, int], components: tuple[str, ...]
+) -> tuple[DriftStatistic, ...]:
+    """Return the statistics in their order."""
+    ranks, n_components, pairs = shape
+    watched = features[: ranks - 1]
+    named = (
+        components if len(components) == n_components else tuple(f"component {at + 1}" for at in range(n_components))
+    )
+    paired = [feature_pair(at, len(features)) for at in range(pairs)]
+    return (
+        *(DriftStatistic(name="rank", feature=feature) for feature in watched),
+        DriftStatistic(name="energy_rank", feature=""),
+        *(DriftStatistic(name="spread", feature=feature) for feature in watched),
+        DriftStatistic(name="energy_spread", feature=""),
+        *(DriftStatistic(name="occupancy", feature=name) for name in named),
+        *(DriftStatistic(name="pair", feature=f"{features[one]} * {features[two]}") for one, two in paired),
+    )
 
 
 @lru_cache(maxsize=32)

@@ -111,12 +111,15 @@ def compare(
     training: Distribution | None,
     before: Distribution | None,
     after: Distribution | None,
+    only: str | None = None,
 ) -> list[FeatureHistogram]:
-    """Return the histograms of the named features, the columns of each distribution, in common bins."""
+    """Return the histograms of the named features, the columns of each distribution, in common bins; or `only` one."""
     sides = {"training": training, "before": before, "after": after}
     known = {name: side for name, side in sides.items() if side is not None}
     histograms = []
     for column, feature in enumerate(names):
+        if only not in (None, feature):
+            continue
         edges = _find_edges([(side.values[:, column], side.ranks[:, column]) for side in known.values()])
         told = {name: _describe(side, column, edges) for name, side in known.items()}
         histograms.append(
@@ -129,6 +132,18 @@ def compare(
             )
         )
     return histograms
+
+
+def quantiles_of(side: Distribution, column: int) -> tuple[float, ...]:
+    """Return the quantiles of one feature at `LEVELS`."""
+    return tuple(np.interp(LEVELS, side.ranks[:, column], side.values[:, column]).tolist())
+
+
+def mean_of(side: Distribution, column: int) -> float:
+    """Return the mean of one feature; of stored quantiles that of these, so that the outermost 64ths count less."""
+    if side.effective is None:
+        return float(side.values[:, column].mean())
+    return float(side.values[:, column] @ np.diff(side.ends[:, column], prepend=0.0))
 
 
 def _find_edges(columns: list[tuple[Float64, Float64]]) -> Float64:

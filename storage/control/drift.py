@@ -9,8 +9,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from storage.control.drift_cells import (
+    DriftCellsRow,
+    FeatureSummaryRow,
+    insert_cells,
+    insert_summaries,
+    read_base_summary,
+)
 from storage.control.incidents import open_incidents, write_incident
 from storage.control.records import Incident
+from storage.control.samples import StoredSample, read_spread_samples
 from storage.control.window_facts import FIRST_UNJUDGED_END, STREAM_ID, judged_with_events
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
@@ -129,7 +137,8 @@ class DriftVerdictRow:
 class DriftUpdate:
     """Rows that one drift step writes.
 
-    `update_incidents` maps the open incidents of the stream to the incident rows to write.
+    `update_incidents` maps the open incidents of the stream to the incident rows to write. `cells` holds all statistics
+    of the verdicts, `summaries` the distributions of the features in training and in new baselines.
     """
 
     until_us: int
@@ -138,6 +147,8 @@ class DriftUpdate:
     baselines: Sequence[DriftBaselineRow] = ()
     days: StoredDays | None = None
     verdicts: Sequence[DriftVerdictRow] = ()
+    cells: Sequence[DriftCellsRow] = ()
+    summaries: Sequence[FeatureSummaryRow] = ()
 
 
 # Built once, because the control plane runs these statements for each judged window.
@@ -277,6 +288,16 @@ class DriftStore:
         with self._db.read() as conn:
             return [DriftDayRow(**row) for row in conn.execute(query).mappings()]
 
+    def spread_samples(self, stream_id: int, model_id: int, from_us: int, until_us: int) -> list[StoredSample]:
+        """Return the samples of the windows of a model that start in [from, until), evenly spread."""
+        with self._db.read() as conn:
+            return read_spread_samples(conn, stream_id, model_id, from_us=from_us, until_us=until_us)
+
+    def base_summary(self, model_id: int, horizon_us: int, from_us: int) -> FeatureSummaryRow | None:
+        """Return the distributions of the features in a frozen baseline; None without them."""
+        with self._db.read() as conn:
+            return read_base_summary(conn, model_id, horizon_us, from_us)
+
     def store_update(self, stream_id: int, stream: str, before_us: int | None, update: DriftUpdate) -> bool:
         """Store a drift step and its incident rows; return False if another step was stored since `before_us`.
 
@@ -305,6 +326,10 @@ class DriftStore:
                 conn.execute(
                     drift_verdicts.insert(), [_verdict_values(stream_id, row, now_us) for row in update.verdicts]
                 )
+            if update.cells:
+                insert_cells(self._db, conn, stream_id, update.cells)
+            if update.summaries:
+                insert_summaries(self._db, conn, update.summaries)
             for row in update.update_incidents(open_incidents(conn, stream_id)):
                 write_incident(self._db, conn, stream_id, stream, row)
             return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -12,6 +12,9 @@ from storage.database.engine import Database
 from storage.database.tables import window_samples
 
 _CHUNK = 1_000
+
+MAX_SPREAD_WINDOWS = 300
+"""Number of windows whose samples describe a time of any length: 300 events or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,36 @@ class SampleStore:
         )
         with self._db.read() as conn:
             return conn.execute(newest).scalar_one_or_none()
+
+
+def read_spread_samples(
+    conn: sa.Connection, stream_id: int, model_id: int, *, from_us: int, until_us: int
+) -> list[StoredSample]:
+    """Return the samples of the windows of a model that start in [from, until), at most `MAX_SPREAD_WINDOWS` of them.
+
+    Of more windows every n-th is read, so that a long time costs as much as a short one.
+    """
+    table = window_samples.c
+    starts = conn.execute(
+        sa.select(table.window_start_us)
+        .where(table.stream_id == stream_id, table.window_start_us >= from_us, table.window_start_us < until_us)
+        .order_by(table.window_start_us)
+    ).scalars()
+    chosen = spread_evenly(list(starts))
+    if not chosen:
+        return []
+    query = (
+        sa.select(*(column for column in table if column.name != "stream_id"))
+        .where(table.stream_id == stream_id, table.window_start_us.in_(chosen), table.model_id == model_id)
+        .order_by(table.window_start_us)
+    )
+    return [StoredSample(**row) for row in conn.execute(query).mappings()]
+
+
+def spread_evenly(starts_us: Sequence[int]) -> list[int]:
+    """Return at most `MAX_SPREAD_WINDOWS` of the starts, evenly spread."""
+    step = -(-len(starts_us) // MAX_SPREAD_WINDOWS)
+    return list(starts_us[:: max(step, 1)])
 
 
 def insert_sample(conn: sa.Connection, stream_id: int, window: WindowRow, sample: WindowSample) -> None:

@@ -11,12 +11,10 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
+from storage.control.drift_cells import decode_cells
 from storage.database.tables import drift_cell_names, drift_cells, models
 
 Float16 = NDArray[np.float16]
-
-_LARGEST = float(np.finfo(np.float16).max)
-_ARRAYS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,20 +100,6 @@ def list_horizons(conn: Connection, stream_id: int) -> list[int]:
         if length is None:
             return lengths
         lengths.append(length)
-
-
-def encode_cells(
-    z: NDArray[np.float64], effect: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]
-) -> bytes:
-    """Return the four arrays, (J,), as bytes: float16, little-endian, 8 bytes a statistic."""
-    stacked = np.stack([z, effect, before, after])
-    return np.clip(stacked, -_LARGEST, _LARGEST).astype("<f2").tobytes()
-
-
-def decode_cells(payload: bytes) -> dict[str, Float16]:
-    """Return the arrays that `encode_cells` wrote, by name."""
-    stacked = np.frombuffer(payload, "<f2").astype(np.float16).reshape(_ARRAYS, -1)
-    return dict(zip(("z", "effect", "before", "after"), stacked, strict=True))
 
 
 def _read_names(conn: Connection, model_ids: set[int]) -> dict[tuple[int, int], list[tuple[str, str]]]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from storage.control.samples import StoredSample
+from storage.control.drift_cells import FeatureSummaryRow
 from storage.database.tables import drift_cells, feature_summaries, models, window_samples
-
-SummaryKind = Literal["training", "base"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +18,6 @@ class SampledModel:
 
     model_id: int
     feature_names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSummary:
-    """A stored distribution of the features of a model, of events in [from, until), as encoded quantiles."""
-
-    kind: SummaryKind
-    horizon_us: int
-    from_us: int
-    until_us: int
-    sampled: int
-    payload: bytes
 
 
 def find_sampled_model(conn: Connection, stream_id: int, until_us: int) -> SampledModel | None:
@@ -49,40 +33,16 @@ def find_sampled_model(conn: Connection, stream_id: int, until_us: int) -> Sampl
     return None if row is None else SampledModel(model_id=row.model_id, feature_names=_decode_names(row.feature_names))
 
 
-def read_spread_samples(
-    conn: Connection, stream_id: int, model_id: int, *, from_us: int, until_us: int, most: int
-) -> list[StoredSample]:
-    """Return the samples of the windows of a model that start in [from, until), at most `most` of them.
-
-    Of more windows every n-th is read, so that a long time costs as much as a short one.
-    """
-    table = window_samples.c
-    starts = conn.execute(
-        sa.select(table.window_start_us)
-        .where(table.stream_id == stream_id, table.window_start_us >= from_us, table.window_start_us < until_us)
-        .order_by(table.window_start_us)
-    ).scalars()
-    chosen = _spread(list(starts), most)
-    if not chosen:
-        return []
-    query = (
-        sa.select(*(column for column in table if column.name != "stream_id"))
-        .where(table.stream_id == stream_id, table.window_start_us.in_(chosen), table.model_id == model_id)
-        .order_by(table.window_start_us)
-    )
-    return [StoredSample(**row) for row in conn.execute(query).mappings()]
-
-
-def read_summaries(conn: Connection, model_id: int) -> list[FeatureSummary]:
+def read_summaries(conn: Connection, model_id: int) -> list[FeatureSummaryRow]:
     """Return the stored distributions of a model: the training events, then the bases by horizon, oldest first."""
     table = feature_summaries.c
-    names = ("kind", "horizon_us", "from_us", "until_us", "sampled", "payload")
+    names = ("model_id", "kind", "horizon_us", "from_us", "until_us", "sampled", "payload")
     query = (
         sa.select(*(table[name] for name in names))
         .where(table.model_id == model_id)
         .order_by(table.kind.desc(), table.horizon_us, table.from_us)
     )
-    return [FeatureSummary(**row) for row in conn.execute(query).mappings()]
+    return [FeatureSummaryRow(**row) for row in conn.execute(query).mappings()]
 
 
 def find_tested_horizon(conn: Connection, stream_id: int, *, horizon_us: int, until_us: int) -> tuple[int, int] | None:
@@ -96,12 +56,6 @@ def find_tested_horizon(conn: Connection, stream_id: int, *, horizon_us: int, un
     )
     row = conn.execute(query).first()
     return None if row is None else (row.window_start_us, row.window_end_us)
-
-
-def _spread(starts_us: Sequence[int], most: int) -> list[int]:
-    """Return at most `most` of the starts, evenly spread."""
-    step = -(-len(starts_us) // most)
-    return list(starts_us[:: max(step, 1)])
 
 
 def _decode_names(text: str) -> tuple[str, ...]:

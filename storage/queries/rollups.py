@@ -14,8 +14,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from storage.control.rollups import COARSE_US, FINE_US
+from storage.control import rollups
 from storage.database.tables import incidents, models, streams, thresholds, window_rollups, windows
+
+FINE_US, COARSE_US = rollups.FINE_US, rollups.COARSE_US
+"""The two resolutions, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,7 @@ def read_rollups(conn: Connection, stream_id: int, *, resolution_us: int, from_u
     Args:
         conn: Connection to the database.
         stream_id: The stream.
-        resolution_us: `FINE_US` or `COARSE_US` of `storage.control.rollups`.
+        resolution_us: `FINE_US` or `COARSE_US`.
         from_us: Event time of the first interval.
         until_us: Event time after the last one.
     """

@@ -46,6 +46,10 @@ _QUERIES = {
     "ORDER BY 1, 2, 3",
     "drift_days": f"SELECT base_from_us, start_us, end_us, events, outliers, fired, hours, payload FROM drift_days "
     f"WHERE stream_id = {_OF} ORDER BY 1, 2",
+    "drift_cells": f"""SELECT horizon_us, window_end_us, window_start_us, statistics, "limit", payload FROM drift_cells
+        WHERE stream_id = {_OF} ORDER BY 1, 2""",
+    "feature_summaries": f"""SELECT kind, horizon_us, from_us, until_us, sampled, payload FROM feature_summaries
+        WHERE model_id IN (SELECT id FROM models WHERE stream_id = {_OF}) ORDER BY 1, 2, 3""",
     "drift_marks": f"SELECT until_us, rebased_from_us, state FROM drift_marks WHERE stream_id = {_OF}",
     "positions": f"""SELECT so.partition, p.next_offset, p.watermark_us, p.last_event_us FROM positions p
         JOIN sources so ON so.id = p.source_id WHERE p.stream_id = {_OF} AND p.active ORDER BY 1""",

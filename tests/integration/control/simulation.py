@@ -353,6 +353,11 @@ def read_decisions(db: Database) -> dict[str, Rows]:
         "drift_bases": "SELECT horizon_us, season, from_us, until_us, base FROM drift_bases ORDER BY 4, 1, 2",
         "drift_days": "SELECT base_from_us, start_us, end_us, events, outliers, fired, hours, payload FROM drift_days "
         "ORDER BY 1, 2",
+        "drift_cells": 'SELECT horizon_us, window_end_us, window_start_us, model_id, statistics, "limit", payload '
+        "FROM drift_cells ORDER BY 1, 2",
+        "drift_cell_names": "SELECT model_id, statistics, names FROM drift_cell_names ORDER BY 1, 2",
+        "feature_summaries": "SELECT model_id, kind, horizon_us, from_us, until_us, sampled, payload "
+        "FROM feature_summaries ORDER BY 1, 2, 3, 4",
         "drift_marks": "SELECT until_us, rebased_from_us, state FROM drift_marks",
         "notifications": "SELECT id, channel, state FROM notifications ORDER BY 1",
     }

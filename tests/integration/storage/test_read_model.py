@@ -8,10 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from config.time_format import DAY_US, MINUTE_US
+from storage.control.drift_cells import encode_cells
 from storage.control.rollups import COARSE_US, FINE_US
 from storage.database import tables
 from storage.database.engine import Database
-from storage.queries.drift_cells import encode_cells, list_horizons, read_drift_cells
+from storage.queries.drift_cells import list_horizons, read_drift_cells
 from storage.queries.model_facts import read_ledger, read_models
 from storage.queries.rollups import Rollup, read_bars, read_incident_marks, read_rollups
 from storage.queries.similar_incidents import read_similar_incidents
