@@ -21,9 +21,11 @@ FINE_US, COARSE_US = rollups.FINE_US, rollups.COARSE_US
 """The two resolutions, in microseconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rollup:
     """Sums over the windows that start in one interval; a single window is the finest one.
+
+    Built by position from the rows of a query, which takes half the time of keywords: a page has thousands.
 
     Attributes:
         start_us: Start of the interval.
@@ -153,9 +155,9 @@ def read_bars(conn: Connection, stream_ids: Collection[int], *, from_us: int, un
         .order_by(window_rollups.c.stream_id, window_rollups.c.start_us)
     )
     for stream_id, *values in conn.execute(finished):
-        bars[stream_id].append(Rollup(**dict(zip(_NAMES, values, strict=True))))
+        bars[stream_id].append(Rollup(*values))
     for stream_id, *values in conn.execute(_select_unfinished_bars(stream_ids, from_us, until_us)):
-        bars[stream_id].append(Rollup(**dict(zip(_NAMES, values, strict=True))))
+        bars[stream_id].append(Rollup(*values))
     return bars
 
 
@@ -196,7 +198,7 @@ def _read_finished(conn: Connection, stream_id: int, length_us: int, from_us: in
         )
         .order_by(window_rollups.c.start_us)
     )
-    return [Rollup(**dict(zip(_NAMES, row, strict=True))) for row in conn.execute(query)]
+    return [Rollup(*row) for row in conn.execute(query)]
 
 
 def _sums(judged: sa.ColumnElement[int], fired: sa.ColumnElement[int]) -> Sequence[sa.ColumnElement[Any]]:

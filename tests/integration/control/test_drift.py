@@ -54,7 +54,16 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]
 def drift_of(db: Database) -> dict[str, Rows]:
     decisions = read_decisions(db)
     return {
-        name: decisions[name] for name in ("drift_verdicts", "drift_bases", "drift_days", "drift_marks", "calibrations")
+        name: decisions[name]
+        for name in (
+            "drift_verdicts",
+            "drift_cells",
+            "feature_summaries",
+            "drift_bases",
+            "drift_days",
+            "drift_marks",
+            "calibrations",
+        )
     } | {name: [row for row in decisions[name] if "drift" in row] for name in ("incidents", "transitions")}
 
 
