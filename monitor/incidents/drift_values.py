@@ -28,6 +28,9 @@ from storage.control.samples import StoredSample
 MIN_SAMPLED = 50
 """Number of sampled events from which their quantiles are told: the error of a median is below 14% in rank."""
 
+_MIN_COMPLETE = 10
+"""Number of events from which their quantiles are told where the samples hold all events: they have no error."""
+
 _DIGITS = 4
 
 
@@ -84,7 +87,10 @@ def distribution_of_summary(summary: FeatureSummaryRow | None) -> Distribution |
 
 def is_sufficient(distribution: Distribution | None) -> bool:
     """Return whether a distribution has enough sampled events to be told."""
-    return distribution is not None and (distribution.effective or distribution.sampled) >= MIN_SAMPLED
+    if distribution is None:
+        return False
+    needed = _MIN_COMPLETE if distribution.complete else MIN_SAMPLED
+    return (distribution.effective or distribution.sampled) >= needed
 
 
 def _summarise(side: Distribution, column: int) -> ValueSummary:

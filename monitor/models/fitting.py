@@ -24,6 +24,7 @@ from storage.control.models import NewModel
 
 Float32 = NDArray[np.float32]
 _HELD_OUT_DIVISOR = 5
+_HELD_OUT_CAP = 0.99
 
 MAX_FIRST_WEIGHT = 0.5
 """Training events have more than this share of their mean step from events of their key, not from its start."""
@@ -102,6 +103,7 @@ def fit_model(
                 "features": len(training.names),
                 "feature_means": [float(mean) for mean in means],
                 "reference_n": len(reference),
+                "held_out_energy": mean_held_out_energy(reference),
                 "derive": _summarise_derivation(derivation),
                 "contamination": settings.contamination,
             }
@@ -109,6 +111,12 @@ def fit_model(
             | _summarise_fit(detector),
         ),
     )
+
+
+def mean_held_out_energy(reference: Float32) -> float:
+    """Return the mean of held-out energies; those above their 99th percentile count as much as it, as in the gate."""
+    energies = reference.astype(np.float64)
+    return float(np.minimum(energies, np.quantile(energies, _HELD_OUT_CAP)).mean())
 
 
 def derive_inputs(training: TrainingSet) -> tuple[Derivation | None, Floats, NDArray[np.bool_]]:

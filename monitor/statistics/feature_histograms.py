@@ -33,6 +33,7 @@ class Distribution:
         ranks: The middle of each value's own share, (m, D); of stored quantiles their levels.
         sampled: Number of events that the values come from.
         effective: Number of equally weighted events with the same error; None for stored quantiles.
+        complete: Whether the sample holds all events.
     """
 
     values: Float64
@@ -40,6 +41,7 @@ class Distribution:
     ranks: Float64
     sampled: int
     effective: float | None
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,10 @@ class FeatureHistogram:
 
 
 def from_sample(values: Float64, weights: Float64) -> Distribution:
-    """Return the distribution of weighted events, (m, D) and (m,); m is at least 1."""
+    """Return the distribution of weighted events, (m, D) and (m,); m is at least 1.
+
+    A weight is the number of events that a sampled one stands for.
+    """
     order = np.argsort(values, axis=0, kind="stable")
     weight = weights[order] / weights.sum()
     ends = np.cumsum(weight, axis=0)
@@ -79,6 +84,7 @@ def from_sample(values: Float64, weights: Float64) -> Distribution:
         ranks=ends - weight / 2,
         sampled=len(values),
         effective=float(weights.sum() ** 2 / (weights**2).sum()),
+        complete=bool((weights == 1).all()),
     )
 
 

@@ -102,7 +102,10 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "created_at": "Time of storing, by the clock of the database.",
         "activated_at": "First window start that the model applied to at its last activation, or NULL.",
         "activated_at_us": "The same in microseconds since 1970 (UTC), or NULL.",
-        "held_out_energy": "Mean energy of training events that the fit did not see, in nats; NULL for older models.",
+        "held_out_energy": (
+            "Mean energy of training events that the fit did not see, in nats, with the largest 1% cut to the 99th "
+            "percentile; NULL for older models."
+        ),
         "shadow_since": "First window that the model scored beside the active one, or NULL.",
         "shadow_since_us": "The same in microseconds since 1970 (UTC), or NULL.",
         "shadow_threshold": "Threshold of the shadow model, in nats, or NULL.",

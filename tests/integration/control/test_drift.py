@@ -9,12 +9,14 @@ import pytest
 
 from monitor.incidents.lifecycle import Finding, Interval, Kind, Severity
 from monitor.incidents.rows import update_incident
+from monitor.models.feature_histograms import load_feature_histograms
 from storage.control.drift import rebase_drift
 from storage.control.incidents import change_incidents
 from storage.control.records import Incident
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.migrations.upgrade import upgrade
+from storage.queries.drift_cells import list_horizons, read_drift_cells
 from tests.integration.control.simulation import (
     Rows,
     SimulatedWriter,
@@ -30,7 +32,7 @@ from tests.rules import make_rules
 
 SPAN_S = 40 * 3600
 HALF_HOURS = SimulationSettings(
-    rules=make_rules(size_us=30 * MINUTE, grace_us=MINUTE, ahead_us=60 * MINUTE, max_future_us=None),
+    rules=make_rules(size_us=30 * MINUTE, grace_us=MINUTE, ahead_us=60 * MINUTE, max_future_us=None, sample_size=64),
     refresh=timedelta(hours=2),
     look_back=timedelta(hours=6),
     sources=[
@@ -79,6 +81,10 @@ def test_a_planted_drift_is_found_explained_and_resolved(finished_run: Database)
     assert (first["statistic"], first["feature"]) == ("rank", "x")
     assert first["before"] == pytest.approx(0.5, abs=0.05)
     assert first["after_value"] - first["before_value"] == pytest.approx(1.5, abs=0.5)
+    # The samples hold all events of these windows: the values are those of the events.
+    histogram = opened["horizons"][0]["histograms"]["x"]
+    assert sum(histogram["before"]) == pytest.approx(1, abs=1e-2)
+    assert sum(histogram["after"]) == pytest.approx(1, abs=1e-2)
     transitions = fetch_rows(
         finished_run,
         "SELECT transition, at_us FROM transitions t JOIN incidents i ON i.id = incident_id "
@@ -86,6 +92,30 @@ def test_a_planted_drift_is_found_explained_and_resolved(finished_run: Database)
     )
     assert [transitions[0][0], transitions[-1][0]] == ["opened", "resolved"]
     assert int(str(transitions[-1][1])) >= T0 + 34 * 60 * MINUTE
+
+
+def test_every_statistic_of_a_verdict_and_the_distributions_are_stored(finished_run: Database) -> None:
+    with finished_run.read() as conn:
+        lengths = list_horizons(conn, 1)
+        cells = read_drift_cells(conn, 1, horizon_us=30 * MINUTE, from_us=0, until_us=T0 + 60 * 60 * MINUTE)
+    assert lengths[0] == 30 * MINUTE
+    verdicts = fetch_rows(
+        finished_run, "SELECT window_end_us, statistic, feature, z, drifted FROM drift_verdicts WHERE horizon = '30m'"
+    )
+    by_end = {each.window_end_us: each for each in cells}
+    assert {row[0] for row in verdicts} == set(by_end)
+    for end_us, statistic, feature, z, _ in verdicts:
+        own = by_end[int(str(end_us))]
+        assert len(own.z) == len(own.names) == len(set(own.names))
+        assert own.z[own.names.index((str(statistic), str(feature)))] == pytest.approx(float(str(z)), rel=1e-3)
+    kinds = fetch_rows(finished_run, "SELECT kind, horizon_us FROM feature_summaries ORDER BY kind, horizon_us")
+    assert kinds[0] == ("base", 30 * MINUTE)
+    assert kinds[-1] == ("training", 0)
+    found = load_feature_histograms(
+        finished_run, 1, from_us=cells[-1].window_start_us, until_us=cells[-1].window_end_us, horizon_us=30 * MINUTE
+    )
+    assert [each.feature for each in found] == ["x", "y"]
+    assert all(each.training and each.before and each.after for each in found)
 
 
 def test_no_verdict_before_a_baseline_of_a_day_and_thirty_horizons(finished_run: Database) -> None:
