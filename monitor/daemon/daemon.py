@@ -14,9 +14,10 @@ from config.stream_rules import StreamRules
 from monitor.daemon.connections import COMMIT_CONNECTIONS, CONTROL_CONNECTIONS
 from monitor.daemon.garbage import COLLECT_INTERVAL_S, collect_young_garbage, tuned_garbage_collection
 from monitor.daemon.health_watch import INTERVAL_S, HealthWatch
-from monitor.daemon.metrics import RENDER_INTERVAL_S, DaemonMetrics
+from monitor.daemon.metrics import RENDER_INTERVAL_S, DaemonMetrics, build_check
 from monitor.daemon.reload import LiveNotifications, ReloadPlan, plan_reload
 from monitor.daemon.rules import build_stream_rules
+from monitor.daemon.service_manager import MAX_INTERVAL_S, ServiceManager
 from monitor.daemon.shared_settings import SharedSettings, review_settings
 from monitor.daemon.silence_watch import SilenceWatch
 from monitor.daemon.stream_runner import StreamRunner, reads_stdin
@@ -89,6 +90,7 @@ class Daemon:
         self._counters = {name: StreamCounters() for name in self._names}
         self._metrics: DaemonMetrics | None = None
         self._failures: list[BaseException] = []
+        self._service = ServiceManager.from_environment()
 
     def stop(self) -> None:
         """Request the stop; may be called from any thread or a signal handler."""
@@ -210,6 +212,7 @@ class Daemon:
             if not self._failures and not self._stop.is_set():
                 self._failures = self._find_decisive_failures()
             if self._stop.is_set() or self._failures:
+                self._service.tell_stopping()
                 for each in self._streams:
                     each.stop()
             if self._reload.is_set():
@@ -217,6 +220,7 @@ class Daemon:
                 self._reload_settings(notifications)
             jobs.reschedule()
             self._stop.wait(_POLL_S) if not self._stop.is_set() else time.sleep(_POLL_S)
+        self._service.tell_stopping()
         for thread in threads:
             thread.join()
         if not self._failures and not self._stop.is_set():
@@ -287,6 +291,8 @@ class Daemon:
         )
         jobs.add_job(_PROGRESS_INTERVAL_S, "progress", self._warn_when_stuck)
         jobs.add_job(INTERVAL_S, "health", health.check)
+        if self._service.is_present:
+            jobs.add_job(MAX_INTERVAL_S, "service", self._tell_service_manager)
         heartbeats = Heartbeats(
             lambda: self._settings.notify.heartbeats,  # a reload changes the settings
             lambda: _read_judged(health),
@@ -304,6 +310,9 @@ class Daemon:
             )
             jobs.add_job(_SILENCE_INTERVAL_S, f"silence {each.name}", watch.check)
         return jobs
+
+    def _tell_service_manager(self) -> None:
+        self._service.report([build_check(each.name, each.condition(), each.stuck_s()) for each in self._streams])
 
     def _warn_when_stuck(self) -> None:
         """Warn of streams that run without progress: the most frequent failure of consumers raises no error."""
