@@ -220,6 +220,8 @@ outliers = sa.Table(
     sa.Column("event_id", _Text),
     sa.Column("features", _Text, nullable=False),
     sa.Index("ix_outliers_event_time_us", "event_time_us"),
+    sa.Index("ix_outliers_key", "key", "event_time_us"),
+    sa.Index("ix_outliers_event_id", "event_id"),
     sqlite_with_rowid=False,
 )
 
