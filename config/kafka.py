@@ -140,15 +140,21 @@ def _convert_option(name: str, option: object) -> object:
     return option
 
 
+BrokerAddresses = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_check_servers),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
+ClientOptions = Annotated[dict[str, Any], BeforeValidator(_check_client_options)]
+
+
 class KafkaSettings(Section):
     """The Kafka cluster of all streams."""
 
-    bootstrap_servers: Annotated[
-        tuple[str, ...],
-        BeforeValidator(_check_servers),
-        WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
-    ] = Field(default=("localhost:9092",), description="Addresses of the initial brokers, each as host:port.")
-    client: Annotated[dict[str, Any], BeforeValidator(_check_client_options)] = Field(
+    bootstrap_servers: BrokerAddresses = Field(
+        default=("localhost:9092",), description="Addresses of the initial brokers, each as host:port."
+    )
+    client: ClientOptions = Field(
         default={"security_protocol": "PLAINTEXT"},
         repr=False,
         description="Options of kafka-python. <option>_file names a file with a secret.",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.net.sasl import SASL_MECHANISMS
 
@@ -97,6 +97,28 @@ def open_admin(options: Mapping[str, Any]) -> KafkaAdminClient:
     shared["request_timeout_ms"] = min(int(REQUEST_TIMEOUT_S * 1000), shared.get("request_timeout_ms", 10_000))
     with _close_on_error(clients):
         return _construct_in_time(lambda: KafkaAdminClient(**shared, kafka_client=make_client), options)
+
+
+def open_producer(options: Mapping[str, Any], *, timeout_ms: int) -> KafkaProducer:
+    """Open an idempotent producer that gives a record up after `timeout_ms`."""
+    clients: list[Any] = []
+
+    def make_client(**configs: Any) -> Any:
+        clients.append(KafkaProducer.DEFAULT_CONFIG["kafka_client"](**configs))
+        return clients[0]
+
+    shared = {name: value for name, value in options.items() if name in KafkaProducer.DEFAULT_CONFIG}
+    fixed = {
+        "enable_idempotence": True,
+        "acks": "all",
+        "linger_ms": 0,
+        "max_block_ms": timeout_ms,
+        "request_timeout_ms": max(1_000, timeout_ms // 2),
+        "delivery_timeout_ms": timeout_ms,
+        "allow_auto_create_topics": False,
+    }
+    with _close_on_error(clients):
+        return _construct_in_time(lambda: KafkaProducer(**{**shared, **fixed}, kafka_client=make_client), options)
 
 
 def _construct_in_time(construct: Callable[[], Any], options: Mapping[str, Any]) -> Any:

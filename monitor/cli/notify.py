@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from monitor.cli.database import open_database
 from monitor.cli.output.tables import format_option, write_rows
 from monitor.cli.settings import load_settings
 from storage.control.outbox import ChannelCounts, Message, Outbox
+
+if TYPE_CHECKING:
+    from monitor.notify.channel import Channel
 
 _COLUMNS = (
     "channel",
@@ -28,6 +31,9 @@ _COLUMNS = (
     "last_delivered",
     "last_error",
 )
+
+_TRANSITIONS = ("opened", "resolved")
+"""The samples of a test."""
 
 
 @click.group(name="notify", cls=DefaultVerbGroup)
@@ -52,24 +58,40 @@ def list_channels(ctx: click.Context, form: str) -> None:
 @click.argument("channel")
 @click.pass_context
 def test(ctx: click.Context, channel: str) -> None:
-    """Send a marked test message to CHANNEL, as incidents are sent; nothing is stored."""
+    """Send an opened and a resolved sample to CHANNEL, marked as a test, as incidents are sent; nothing is stored."""
     settings = load_settings(ctx)
     if channel != "log" and channel not in settings.notify.channels:
         raise ConfigError(f"there is no channel {channel!r}; {suggest_channel(channel, settings.notify.channels)}")
     from monitor.cli.output.logs import set_up_logging
+    from monitor.notify.channel import ClosableChannel
     from monitor.notify.channels import build_channels
 
     set_up_logging("debug" if ctx.obj["debug"] else "info")
-    started_s = time.monotonic()
-    answer = build_channels(settings, None)[channel].send(_build_test_message(channel))
-    took_ms = (time.monotonic() - started_s) * 1e3
+    receiver = build_channels(settings, None)[channel]
     target = _channel_target(settings.notify, channel)
+    try:
+        for transition in _TRANSITIONS:
+            _send_sample(receiver, channel, target, transition)
+    finally:
+        if isinstance(receiver, ClosableChannel):
+            receiver.close()
+
+
+def _send_sample(receiver: "Channel", channel: str, target: str, transition: str) -> None:
+    """Send a sample and print the answer.
+
+    Raises:
+        OutriderError: The receiver did not accept it.
+    """
+    started_s = time.monotonic()
+    answer = receiver.send(_build_test_message(channel, transition))
+    took_ms = (time.monotonic() - started_s) * 1e3
     if answer.outcome != "delivered":
         consequence = "would be retried" if answer.outcome == "retry" else "would be given up at once"
         raise OutriderError(
-            f"channel {channel} ({target}) did not accept the message: {answer.detail}; it {consequence}"
+            f"channel {channel} ({target}) did not accept the message `{transition}`: {answer.detail}; it {consequence}"
         )
-    click.echo(f"{channel} ({target}): {answer.detail} in {took_ms:.0f} ms")
+    click.echo(f"{channel} ({target}): {transition}: {answer.detail} in {took_ms:.0f} ms")
 
 
 @command.command(name="schema")
@@ -106,7 +128,7 @@ def _channel_target(settings: NotifySettings, name: str) -> str:
     return "the log" if channel is None else channel.target
 
 
-def _build_test_message(channel: str) -> Message:
+def _build_test_message(channel: str, transition: str) -> Message:
     now_us = time.time_ns() // 1_000
     return Message(
         id=f"test-{uuid.uuid4().hex}",
@@ -117,12 +139,12 @@ def _build_test_message(channel: str) -> Message:
         incident_id=0,
         kind="test",
         severity="warning",
-        transition="opened",
+        transition=transition,
         window_start_us=now_us,
         at_us=now_us,
         summary=f"this is a test of the channel {channel} by `outrider notify test`; there is no incident",
         details={},
-        sequence=0,
+        sequence=_TRANSITIONS.index(transition),
         opened_at_us=now_us,
         test=True,
     )

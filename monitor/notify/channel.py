@@ -1,7 +1,7 @@
 """Notification channels: the protocol, and the log channel."""
 
 import logging
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from monitor.notify.delivery import DeliveryResult, delivered
 from storage.control.outbox import Message
@@ -23,6 +23,15 @@ class Channel(Protocol):
 
     def send(self, message: Message) -> DeliveryResult:
         """Send a message; the result gives the reason if it was not delivered."""
+        ...
+
+
+@runtime_checkable
+class ClosableChannel(Channel, Protocol):
+    """A channel that keeps connections or threads."""
+
+    def close(self) -> None:
+        """Release connections and threads; the last sender thread of the channel calls it."""
         ...
 
 

@@ -3,16 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from config.channels.alertmanager import AlertmanagerChannelSettings
+from config.channels.apprise import AppriseChannelSettings
 from config.channels.email import EmailChannelSettings
+from config.channels.kafka import KafkaChannelSettings
 from config.channels.log import LogChannelSettings
+from config.channels.pagerduty import PagerDutyChannelSettings
 from config.channels.registration import AnyChannelSettings
 from config.channels.slack import SlackChannelSettings
 from config.channels.webhook import WebhookChannelSettings
+from config.kafka import KafkaSettings
 from config.settings import Settings
+from monitor.notify.alertmanager.channel import Alertmanager, StoredAlertStates
+from monitor.notify.apprise_texts import AppriseTexts
 from monitor.notify.channel import Channel, LogChannel
+from monitor.notify.kafka_topic import KafkaTopic
 from monitor.notify.links import PageLinks
 from monitor.notify.mail.action_links import ActionLinks
 from monitor.notify.mail.channel import MailChannel
+from monitor.notify.pagerduty import PagerDuty
 from monitor.notify.slack.channel import build_slack
 from monitor.notify.slack.posted import PostedInMemory, PostedMessages
 from monitor.notify.webhook import Webhook
@@ -30,12 +39,16 @@ class ChannelContext:
         actions: The links that act on an incident; None without `server.url` or the secret that signs them.
         posted: The record of the messages of incidents in chats.
         read_database_id: Returns the id of the database.
+        kafka: The cluster of the streams.
+        db: The database of the incidents; None for test messages.
     """
 
     links: PageLinks
     actions: ActionLinks | None
     posted: PostedMessages
     read_database_id: Callable[[], str]
+    kafka: KafkaSettings
+    db: Database | None
 
     @classmethod
     def from_settings(cls, settings: Settings, db: Database | None) -> "ChannelContext":
@@ -47,6 +60,8 @@ class ChannelContext:
             actions=ActionLinks(server_url=url, secret=secrets[0]) if url and secrets else None,
             posted=PostedInMemory() if db is None else PostedMessageStore(db),
             read_database_id=(lambda: "test") if db is None else DatabaseId(db).read,
+            kafka=settings.kafka,
+            db=db,
         )
 
 
@@ -61,21 +76,32 @@ def build_channels(settings: Settings, db: Database | None) -> dict[str, Channel
         ConfigError: A channel cannot be built, for example because a package is missing.
     """
     context = ChannelContext.from_settings(settings, db)
-    named = {name: build_channel(channel, context) for name, channel in settings.notify.channels.items()}
+    named = {name: build_channel(name, channel, context) for name, channel in settings.notify.channels.items()}
     return {"log": LogChannel()} | named
 
 
-def build_channel(settings: AnyChannelSettings, context: ChannelContext) -> Channel:
+def build_channel(name: str, settings: AnyChannelSettings, context: ChannelContext) -> Channel:
     """Build a channel of the type of its settings."""
+    channel: Channel
     match settings:
         case LogChannelSettings():
-            return LogChannel()
+            channel = LogChannel()
         case WebhookChannelSettings():
-            return Webhook(settings)
+            channel = Webhook(settings)
+        case AlertmanagerChannelSettings():
+            states = None if context.db is None else StoredAlertStates(context.db, name)
+            channel = Alertmanager(settings, context.links, states)
+        case PagerDutyChannelSettings():
+            channel = PagerDuty(settings, context.links, context.read_database_id)
+        case KafkaChannelSettings():
+            channel = KafkaTopic(settings, context.kafka, context.read_database_id)
+        case AppriseChannelSettings():
+            channel = AppriseTexts(settings, context.links)
         case SlackChannelSettings():
-            return build_slack(settings, context.links, context.posted)
+            channel = build_slack(settings, context.links, context.posted)
         case EmailChannelSettings():
-            return MailChannel(settings, context.links, context.actions, context.read_database_id)
+            channel = MailChannel(settings, context.links, context.actions, context.read_database_id)
+    return channel
 
 
 def _server_url(settings: Settings) -> str | None:

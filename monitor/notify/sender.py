@@ -12,11 +12,13 @@ from config.errors import StorageUnavailable
 from config.settings import Settings
 from config.units import to_us
 from monitor.notify.backoff import next_attempt_us
-from monitor.notify.channel import Channel
+from monitor.notify.channel import Channel, ClosableChannel
 from monitor.notify.channels import build_channels
 from monitor.notify.delivery import DeliveryResult, FailureReason, retry
 from monitor.notify.delivery_counts import DeliveryCounts
+from monitor.notify.level_trigger import LevelChannel, LevelTrigger
 from storage.control.outbox import Message, Outbox
+from storage.database.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +78,9 @@ def record_result(
             wait_us=None if result.retry_after_s is None else int(result.retry_after_s * 1e6),
         )
 
-    wait_us = outbox.mark_failed(message, result.detail, decide)
-    counts.count_failure(message.channel, result.reason or FailureReason.UNKNOWN, is_given_up=wait_us is None)
+    reason = result.reason or FailureReason.UNKNOWN
+    wait_us = outbox.mark_failed(message, result.detail, decide, reason=reason.value)
+    counts.count_failure(message.channel, reason, is_given_up=wait_us is None)
     _log_failure(message, result, wait_us)
 
 
@@ -158,6 +161,9 @@ class _ChannelSender:
         self._channel = channel
         self._deadline_us = deadline_us
         self._counts = counts
+        self._level = (
+            LevelTrigger(name, channel, Leases(outbox.database), counts) if isinstance(channel, LevelChannel) else None
+        )
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._threads: set[threading.Thread] = set()
@@ -188,6 +194,9 @@ class _ChannelSender:
             finally:
                 with self._lock:
                     self._threads.discard(threading.current_thread())
+                    is_last = self._stopping.is_set() and not self._threads
+                if is_last and isinstance(self._channel, ClosableChannel):
+                    self._channel.close()
 
         # A daemon thread: a channel that hangs must not delay the end of the process.
         thread = threading.Thread(target=run, name=f"notify-{self._name}", daemon=True)
@@ -202,8 +211,10 @@ class _ChannelSender:
             if self._deliver_next():
                 continue
             if self._stopping.is_set():
-                return
+                break
             self._stopping.wait(_POLL_INTERVAL_S)
+        if self._level is not None:
+            self._level.release()
 
     def _run_helper_thread(self) -> None:
         while not self._abandoned.is_set() and self._deliver_next():
@@ -212,6 +223,10 @@ class _ChannelSender:
     def _deliver_next(self) -> bool:
         """Send the next message while a helper claims the one after it; return whether there was one."""
         try:
+            if self._level is not None:
+                if not self._level.hold():
+                    return False
+                self._level.repeat_if_due()
             message = self._outbox.claim(self._name, claim_duration_us(self._channel))
             if message is None:
                 return False

@@ -124,16 +124,20 @@ class Outbox:
                     delivered_at_us=self._db.clock_expression(),
                     next_attempt_at_us=None,
                     last_error=None,
+                    reason=None,
                 )
             )
 
-    def mark_failed(self, message: Message, error: str, decide: Callable[[int], int | None]) -> int | None:
+    def mark_failed(
+        self, message: Message, error: str, decide: Callable[[int], int | None], *, reason: str = "unknown"
+    ) -> int | None:
         """Record a failed attempt; return the time until the next one in microseconds, or None when given up.
 
         Args:
             message: The message as claimed. Nothing is recorded if another attempt has started since.
             error: The cause, as text.
             decide: Maps the current time to the time of the next attempt, or to None to give up.
+            reason: The cause, as a word of a closed set.
         """
         with self._db.write() as conn:
             now_us = self._db.now_us(conn)
@@ -145,7 +149,12 @@ class Outbox:
                     notifications.c.state == "pending",
                     notifications.c.attempts == message.attempt,
                 )
-                .values(state="dead" if next_us is None else "pending", next_attempt_at_us=next_us, last_error=error)
+                .values(
+                    state="dead" if next_us is None else "pending",
+                    next_attempt_at_us=next_us,
+                    last_error=error,
+                    reason=reason,
+                )
             )
         return None if next_us is None else next_us - now_us
 
@@ -160,7 +169,10 @@ class Outbox:
                     notifications.c.created_at_us <= self._db.now_us(conn) - deadline_us,
                 )
                 .values(
-                    state="dead", next_attempt_at_us=None, last_error="no daemon has a channel of this name any more"
+                    state="dead",
+                    next_attempt_at_us=None,
+                    last_error="no daemon has a channel of this name any more",
+                    reason="unknown",
                 )
             ).rowcount
 
@@ -200,8 +212,14 @@ class Outbox:
 
 
 def _read_message(conn: sa.Connection, message_id: str) -> Message:
-    row = conn.execute(
+    return to_message(conn.execute(select_messages().where(notifications.c.id == message_id)).one())
+
+
+def select_messages() -> sa.Select[Any]:
+    """Return the query of notifications with their transitions, whose rows `to_message` reads."""
+    return (
         sa.select(
+            notifications.c.id,
             notifications.c.channel,
             notifications.c.attempts,
             notifications.c.created_at_us,
@@ -220,10 +238,13 @@ def _read_message(conn: sa.Connection, message_id: str) -> Message:
         .join(transitions, transitions.c.id == notifications.c.transition_id)
         .join(incidents, incidents.c.id == notifications.c.incident_id)
         .join(streams, streams.c.id == incidents.c.stream_id)
-        .where(notifications.c.id == message_id)
-    ).one()
+    )
+
+
+def to_message(row: sa.Row[Any]) -> Message:
+    """Return a row of `select_messages` as a message."""
     return Message(
-        id=message_id,
+        id=row.id,
         channel=row.channel,
         attempt=row.attempts,
         created_at_us=row.created_at_us,

@@ -520,6 +520,8 @@ notifications = sa.Table(
     sa.Column("last_error", _Text),
     sa.Column("created_at_us", _Us, nullable=False),
     sa.Column("delivered_at_us", _Us),
+    # The reason of the last failed attempt: a word of a closed set; NULL if there is none.
+    sa.Column("reason", _Text),
     sa.Index("ix_notifications_incident_id", "incident_id"),
     sa.Index("ix_notifications_transition_id", "transition_id"),
 )
@@ -530,6 +532,14 @@ sa.Index(
     notifications.c.transition_id,
     sqlite_where=sa.text("state = 'pending'"),
     postgresql_where=sa.text("state = 'pending'"),
+)
+# A level-triggered channel reads the recently delivered notifications.
+sa.Index(
+    "ix_notifications_delivered",
+    notifications.c.channel,
+    notifications.c.delivered_at_us,
+    sqlite_where=sa.text("delivered_at_us IS NOT NULL"),
+    postgresql_where=sa.text("delivered_at_us IS NOT NULL"),
 )
 sa.Index(
     "ix_notifications_pending",

@@ -181,6 +181,8 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "created_at_us": "Time of storing, in microseconds since 1970 (UTC).",
         "delivered_at": "Time of delivery, or NULL.",
         "next_attempt_at": "Time of the next attempt, or NULL.",
+        "reason": "Reason of the last failed attempt: `auth`, `rate_limited`, `client_error`, `server_error`, "
+        "`timeout`, `connection`, `tls` or `unknown`; NULL if it was delivered.",
     },
     "dead_letter_history": {
         "detail": "Explanation of the reason.",

@@ -147,7 +147,8 @@ def view_queries(dialect: Dialect) -> dict[str, str]:
   FROM mutes x""",
         "notification_history": f"""SELECT x.id, x.incident_id, tr.transition, x.channel, x.state, x.attempts,
        x.last_error, {time("x.created_at_us", "created_at")}, {time("x.delivered_at_us", "delivered_at")},
-       st.name AS stream, x.created_at_us, {time("x.next_attempt_at_us", "next_attempt_at")}, tr.summary
+       st.name AS stream, x.created_at_us, {time("x.next_attempt_at_us", "next_attempt_at")}, tr.summary,
+       x.reason
   FROM notifications x JOIN transitions tr ON tr.id = x.transition_id
   JOIN streams st ON st.id = tr.stream_id""",
         "dead_letter_history": f"""SELECT {_SOURCE_COLUMNS}, x.source_offset, x.reason, x.detail, x.payload,

@@ -99,6 +99,38 @@ def postgres_binaries_with_tls() -> Path:
     return max((found.parent for found in installed.glob("*/bin/initdb")), key=lambda each: int(each.parent.name))
 
 
+def alertmanager_binary() -> Path:
+    """Return the program of Alertmanager: from the path, the cache, or Debian's package, unpacked into the cache.
+
+    Raises:
+        ServerError: The package cannot be downloaded.
+    """
+    if found := shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"):
+        return Path(found)
+    home = cache_directory() / "alertmanager"
+    binary = home / "usr" / "bin" / "prometheus-alertmanager"
+    if binary.exists():
+        return binary
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as temporary:
+        downloads = Path(temporary)
+        command = ["apt-get", "download", "-qq", "prometheus-alertmanager"]
+        if shutil.which("apt-get"):
+            subprocess.run(command, cwd=downloads, capture_output=True, check=False)
+        package = next(downloads.glob("*.deb"), None)
+        if package is None:
+            raise ServerError("Alertmanager is missing: install the package `prometheus-alertmanager`")
+        unpacked = downloads / "unpacked"
+        subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], capture_output=True, check=True)
+        # Debian's build reads its templates from /usr/share; the copy reads them below its working directory.
+        program = unpacked / binary.relative_to(home)
+        program.write_bytes(program.read_bytes().replace(b"/usr/share/prometheus", b"./usrshare/prometheus"))
+        (unpacked / "usrshare").symlink_to("usr/share")
+        shutil.rmtree(home, ignore_errors=True)
+        unpacked.rename(home)
+    return binary
+
+
 def _installed_file(program: str, *, package: str) -> Path:
     """Install a Debian package as root and return its program.
 

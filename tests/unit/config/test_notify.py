@@ -77,7 +77,10 @@ def test_channel_of_two_routes_is_selected_once(notify: Notify) -> None:
             "channels: {ops: {type: webhok}}",
             "notify.channels.ops: 'webhok' is not known; did you mean webhook?",
         ),
-        ("channels: {ops: {}}", "notify.channels.ops: needs a type: log, webhook, slack or email"),
+        (
+            "channels: {ops: {}}",
+            "ops: needs a type: log, webhook, alertmanager, pagerduty, slack, email, kafka or apprise",
+        ),
         (
             "channels: {ops: {type: webhook}}",
             "notify.channels.ops.url: is missing; a webhook needs url or url_file",

@@ -41,17 +41,22 @@ def configure(tmp_path: Path, url: str) -> Configure:
     )
 
 
-def test_test_message_is_marked_and_signed_and_its_answer_is_shown(
+def test_opened_and_resolved_samples_are_marked_and_signed_and_their_answers_are_shown(
     outrider: OutriderRunner, receiver: WebhookReceiver, configure: Configure
 ) -> None:
     result = outrider("notify", "test", "ops", config=configure(receiver.url))
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith(f"ops (http://127.0.0.1:{receiver.port}/***): answered 204 in ")
-    (request,) = receiver.requests
-    body = json.loads(request.body)
-    assert (body["test"], body["kind"], body["incident_id"]) == (True, "test", 0)
-    assert body["id"] == request.headers["idempotency-key"]
-    assert request.headers["outrider-signature"].startswith("sha256=")
+    lines, target = result.out.splitlines(), f"ops (http://127.0.0.1:{receiver.port}/***)"
+    assert [line.rpartition(" in ")[0] for line in lines] == [
+        f"{target}: opened: answered 204",
+        f"{target}: resolved: answered 204",
+    ]
+    bodies = [json.loads(request.body) for request in receiver.requests]
+    assert [body["transition"] for body in bodies] == ["opened", "resolved"]
+    for body, request in zip(bodies, receiver.requests, strict=True):
+        assert (body["test"], body["kind"], body["incident_id"]) == (True, "test", 0)
+        assert body["id"] == request.headers["idempotency-key"]
+        assert request.headers["outrider-signature"].startswith("sha256=")
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(403, "it would be given up at once"), (503, "it would be retried")])
@@ -62,7 +67,7 @@ def test_failed_test_message_shows_the_answer_and_exits_with_1(
     result = outrider("notify", "test", "ops", config=configure(receiver.url))
     assert (result.code, result.out) == (1, "")
     assert result.err == (
-        f"outrider: channel ops (http://127.0.0.1:{receiver.port}/***) did not accept the message: "
+        f"outrider: channel ops (http://127.0.0.1:{receiver.port}/***) did not accept the message `opened`: "
         f"answered {status}: no such hook; {outcome}\n"
     )
 
@@ -89,7 +94,7 @@ def test_unknown_channel_exits_with_2_and_a_suggestion(
 
 def test_log_channel_can_be_tested(outrider: OutriderRunner) -> None:
     result = outrider("notify", "test", "log")
-    assert (result.code, result.out.startswith("log (the log): logged in ")) == (0, True)
+    assert (result.code, result.out.startswith("log (the log): opened: logged in ")) == (0, True)
     assert "Test message: this is a test of the channel log" in result.err
 
 
