@@ -12,23 +12,28 @@ from monitor.server.access.bodies import BodyLimit
 from monitor.server.access.headers import SecurityHeaders
 from monitor.server.access.hosts import HostCheck, allowed_hosts
 from monitor.server.access.origin import OriginCheck
-from monitor.server.api import streams
+from monitor.server.api import features, incidents, lists_of_all, live, models, mutes, stream_lists, streams, whatif
 from monitor.server.context import ServerContext
-from monitor.server.pages import incident, incidents, links, models, overview, stream
+from monitor.server.openapi import set_openapi
+from monitor.server.pages import incident, links, overview, stream
+from monitor.server.pages import incidents as incidents_page
 from monitor.server.pages import login as login_page
+from monitor.server.pages import models as models_page
 from monitor.server.problems import add_error_handlers
 
 API_PREFIX = "/api/v1"
 _FOLDER = Path(__file__).parent
-_API_ROUTERS: tuple[APIRouter, ...] = (streams.router,)
+_API_ROUTERS: tuple[APIRouter, ...] = tuple(
+    module.router for module in (streams, stream_lists, features, whatif, models, lists_of_all, incidents, mutes, live)
+)
 _PAGE_ROUTERS: tuple[APIRouter, ...] = (
     login.router,
     login_page.router,
     overview.router,
-    incidents.router,
+    incidents_page.router,
     incident.router,
     stream.router,
-    models.router,
+    models_page.router,
     links.router,
 )
 
@@ -55,6 +60,7 @@ def create_app(context: ServerContext, *, port: int | None = None) -> FastAPI:
         app.include_router(router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=_FOLDER / "static", check_dir=False), name="static")
     add_error_handlers(app)
+    set_openapi(app)
     hosts = allowed_hosts(context.server, port or split_address(context.server.listen)[1])
     # The last one added is the first that a request passes.
     app.add_middleware(BodyLimit)

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Depends
@@ -10,12 +11,18 @@ from starlette.requests import HTTPConnection
 
 from config.settings import ServerSettings, Settings
 from monitor.server.failures import FailureLimit
+from monitor.server.live import LiveRevisions
 from monitor.server.tokens import TokenList
 from monitor.server.trials import Trials
 from storage.database.engine import Database
 
 READ_CONNECTIONS = 4
 """Connections for reads; requests beyond them wait in the order of their arrival."""
+
+
+_MAX_WAITS = 4
+_TRIAL_WAIT_S = 20.0
+"""Time that a request of the API waits for a back-test."""
 
 
 class ServerContext:
@@ -43,11 +50,24 @@ class ServerContext:
         self.is_https = (self.server.url or "").startswith("https://")
         self.stopping = threading.Event()
         """Set before the server stops, so that live connections end."""
+        self.live = LiveRevisions(lambda: self.reads, self.stopping)
         self.trials = Trials(settings)
-        """The back-tests of the page."""
+        """The back-tests of stored windows."""
+        self.trial_wait_s = _TRIAL_WAIT_S
+        self._waits = threading.BoundedSemaphore(_MAX_WAITS)
         self._lock = threading.Lock()
         self._reads: Database | None = None
         self._writes: Database | None = None
+
+    @contextmanager
+    def one_of_few_waits(self) -> Iterator[bool]:
+        """Yield whether the request may wait for a result: few may, so that threads are left for the others."""
+        may_wait = self._waits.acquire(blocking=False)
+        try:
+            yield may_wait
+        finally:
+            if may_wait:
+                self._waits.release()
 
     @property
     def reads(self) -> Database:

@@ -24,6 +24,8 @@ _LIMIT_S = 300.0
 _POLL_S = 0.5
 _NICENESS = 10
 _PROGRESS_S = 0.3
+_MAX_WAITING = 8
+"""Back-tests that run or wait for their turn; further ones are refused, so that readers cannot pile them up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +34,14 @@ class TrialRequest:
 
     Attributes:
         stream: Name of the stream.
-        since: A time, or a duration back from the latest event.
+        since: A time, or a duration back from the latest event; None: all stored windows.
         percentiles: The percentiles.
         false_alarms: The budgets, such as 1/week.
         basis: The last tick and the revision of the stream: another basis is another trial.
     """
 
     stream: str
-    since: str
+    since: str | None
     percentiles: tuple[float, ...]
     false_alarms: tuple[str, ...]
     basis: tuple[int | None, int]
@@ -73,6 +75,7 @@ class Trial:
         cells: The outcomes; empty before the end. Percentiles vary slowest.
         begin_us: Start of the first window.
         end_us: End of the last one.
+        is_refused: Whether it was not started, because others wait.
     """
 
     done: int = 0
@@ -81,6 +84,7 @@ class Trial:
     cells: Sequence[TrialCell] = ()
     begin_us: int = 0
     end_us: int = 0
+    is_refused: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -98,6 +102,7 @@ class Trials:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._turn = threading.Lock()
         self._trials: OrderedDict[TrialRequest, Trial] = OrderedDict()
 
@@ -108,17 +113,32 @@ class Trials:
             if found is not None:
                 self._trials.move_to_end(request)
                 return found
+            if sum(each.is_running for each in self._trials.values()) >= _MAX_WAITING:
+                return Trial(error="other back-tests wait for their turn; try again in a minute", is_refused=True)
             self._trials[request] = found = Trial()
             while len(self._trials) > _KEPT:
                 self._trials.popitem(last=False)
         threading.Thread(target=self._run, args=(request,), name="trial", daemon=True).start()
         return found
 
+    def wait(self, request: TrialRequest, timeout_s: float) -> Trial:
+        """Return the state of a back-test when it has ended or the time is over; start it as `ask` does."""
+        trial = self.ask(request)
+        deadline_s = time.monotonic() + timeout_s
+        with self._changed:
+            while trial.is_running:
+                remaining_s = deadline_s - time.monotonic()
+                if remaining_s <= 0 or not self._changed.wait(remaining_s):
+                    break
+                trial = self._trials.get(request, trial)
+        return trial
+
     def _run(self, request: TrialRequest) -> None:
         with self._turn:
             for trial in _run_child(self._settings, request):
-                with self._lock:
+                with self._changed:
                     self._trials[request] = trial
+                    self._changed.notify_all()
 
 
 def _run_child(settings: Settings, request: TrialRequest) -> Iterator[Trial]:

@@ -41,8 +41,9 @@ class OriginCheck:
 
     def _is_own(self, headers: Headers) -> bool:
         site = headers.get("sec-fetch-site")
-        if site is not None and site not in _OWN_SITES:
-            return False
+        if site is not None:
+            # The browser sets it, also where a page hides its origin.
+            return site in _OWN_SITES
         return all(self._is_own_origin(origin) for origin in headers.getlist("origin"))
 
     def _is_own_origin(self, origin: str) -> bool:

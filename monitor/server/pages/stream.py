@@ -166,7 +166,7 @@ def open_stream(context: ServerContext, view: StreamView) -> tuple[StreamExtent,
         now_us = context.reads.now_us(connection)
     if extent is None:
         raise ApiError(404, f"there is no stream {view.stream!r}; the streams are {', '.join(names) or 'none'}")
-    return extent, PageFrame(now_us=now_us, streams=names)
+    return extent, PageFrame(now_us=now_us)
 
 
 def _read(context: ServerContext, name: str, extent: StreamExtent, view: StreamView, span: Span) -> Panel[Any]:

@@ -120,7 +120,7 @@ def read_trial_panel(
         cells=cells,
         chosen=_find_chosen(cells, view.percentile),
         period=interval(trial.begin_us, trial.end_us, beside_us=extent.last_us or 0) if trial and cells else "",
-        since=request.since,
+        since=request.since or "",
         command=_format_command(request),
         confirmed=sum(1 for mark in marks if mark.verdict == "confirmed"),
         run=run,

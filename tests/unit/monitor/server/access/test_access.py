@@ -49,7 +49,7 @@ def make(url: str, clock: Clock) -> Iterator[Any]:
 
 
 def test_loopback_without_tokens_answers_anyone_on_the_machine(make: Any) -> None:
-    assert make().get(STREAMS).json() == {"streams": []}
+    assert make().get(STREAMS).json() == {"items": []}
 
 
 def test_with_tokens_a_request_needs_one(make: Any) -> None:
