@@ -56,7 +56,22 @@ def watched(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Itera
             seen.append(kind)
         running.daemon.join(TIMEOUT_MS / 1000)
         page.context.close()
+        _take_pictures(browser, running)
         yield WatchedDemo(demo=running, seen=tuple(seen), loads=len(loads))
+
+
+def _take_pictures(browser: Browser, running: RunningDemo) -> None:
+    """Store the pictures of the documentation in the folder of $OUTRIDER_PICTURES, if it is set."""
+    folder = os.environ.get("OUTRIDER_PICTURES")
+    if not folder:
+        return
+    page = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light").new_page()
+    page.goto(running.address)
+    page.screenshot(path=Path(folder) / "overview.png", clip={"x": 0, "y": 0, "width": 1280, "height": 760})
+    page.get_by_role("link", name="payments spike").first.click()
+    page.wait_for_load_state()
+    page.screenshot(path=Path(folder) / "incident.png")
+    page.context.close()
 
 
 def _open_overview(browser: Browser, running: RunningDemo) -> Page:

@@ -20,7 +20,9 @@ def number(value: float | None, digits: int = 0) -> str:
     """Return a number with thousands separators and a typographic minus sign."""
     if value is None or not math.isfinite(value):
         return ABSENT
-    return f"{value:,.{digits}f}".replace("-", "−")
+    text = f"{value:,.{digits}f}"
+    is_zero = not text.strip("-0.,")
+    return text.removeprefix("-") if is_zero else text.replace("-", "−")
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -133,6 +135,11 @@ def interval(start_us: int, end_us: int, *, beside_us: int) -> str:
 def shorten_times(text: str, *, beside_us: int) -> str:
     """Return a text with each RFC 3339 time as a time of day, dated if the day is another than that of `beside_us`."""
     return _RFC_3339.sub(lambda found: clock(parse_us(found[0]), beside_us=beside_us), text)
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital letter, unless it starts with the name of a feature, such as x0 or card_age."""
+    return f"{text[:1].upper()}{text[1:]}" if text.partition(" ")[0].isalpha() else text
 
 
 def words(name: str) -> str:

@@ -17,6 +17,7 @@ from monitor.server.pages.formats import (
     parse_us,
     plural,
     probability,
+    sentence,
     share,
     shorten_times,
     together,
@@ -75,9 +76,7 @@ def explain_tests(report: IncidentReport, beside_us: int) -> list[str]:
 
 
 def _sentence(text: str, beside_us: int) -> str:
-    text = shorten_times(text.strip(), beside_us=beside_us)
-    # A sentence that starts with the name of a feature keeps its spelling.
-    return f"{text[:1].upper()}{text[1:]}" if text.partition(" ")[0].isalpha() else text
+    return sentence(shorten_times(text.strip(), beside_us=beside_us))
 
 
 def _answer_drift(report: IncidentReport, horizons: Sequence[Mapping[str, Any]], beside_us: int) -> IncidentAnswer:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monitor.server.pages.formats import age, duration, iso, shorten_times, words
+from monitor.server.pages.formats import age, duration, iso, sentence, shorten_times, words
 from monitor.server.pages.incident_head import VERDICT_WORDS
 from monitor.server.pages.panels import PanelTable
 from storage.queries.incident_list import ListedIncident
@@ -55,7 +55,7 @@ def build_incident_row(each: ListedIncident, now_us: int, basis: str | None) -> 
         kind=words(each.kind),
         sign=sign,
         state=state,
-        summary=shorten_times(each.summary, beside_us=now_us),
+        summary=sentence(shorten_times(each.summary, beside_us=now_us)),
         note=note,
         opened_at_us=each.opened_at_us,
         age=age(now_us - each.opened_at_us),

@@ -63,6 +63,12 @@ def sort_streams(health: Mapping[str, StreamHealth]) -> list[StreamHealth]:
     return sorted(health.values(), key=lambda each: (order.index(each.state), each.stream))
 
 
+def sort_problems(health: StreamHealth) -> list[HealthProblem]:
+    """Return the problems of a stream, the one that needs a person most first."""
+    order = tuple(HealthState)
+    return sorted(health.problems, key=lambda each: order.index(each.level))
+
+
 def build_stream_row(health: StreamHealth, bars: Sequence[Bar], rollups: Sequence[Rollup], until_us: int) -> StreamRow:
     """Return the row of a stream.
 
@@ -73,7 +79,7 @@ def build_stream_row(health: StreamHealth, bars: Sequence[Bar], rollups: Sequenc
         until_us: End of the last bar.
     """
     sign, state, reason = describe_state(health)
-    incident = next((each.incident_id for each in health.problems if each.incident_id is not None), None)
+    incident = next((each.incident_id for each in sort_problems(health) if each.incident_id is not None), None)
     known = [bar for bar in bars if bar.outliers is not None]
     return StreamRow(
         name=health.stream,
@@ -91,7 +97,7 @@ def build_stream_row(health: StreamHealth, bars: Sequence[Bar], rollups: Sequenc
 
 def describe_state(health: StreamHealth) -> tuple[str, str, str]:
     """Return the sign of a state, its words with its age, and the reason."""
-    first = health.problems[0] if health.problems else None
+    first = next(iter(sort_problems(health)), None)
     sign = _SIGNS.get(health.state, health.state.value)
     if health.state is HealthState.ENDED and first is not None:
         sign = first.level.value

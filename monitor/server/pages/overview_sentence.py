@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitor.health.stream_health import HealthState, StreamHealth
-from monitor.server.pages.formats import clock, plural, shorten_times, words
+from monitor.server.pages.formats import clock, plural, sentence, shorten_times, words
+from monitor.server.pages.overview_rows import sort_problems
 
 _WELL = frozenset({HealthState.WELL, HealthState.ENDED})
 
@@ -41,13 +42,15 @@ def say_overview(streams: Sequence[StreamHealth]) -> OverviewSentence:
         answer += f", {learning} {'is' if learning == 1 else 'are'} learning"
     worst = streams[0]
     if worst.state is HealthState.LEARNING or not worst.problems:
-        reason = f"{(worst.reason or '')[:1].upper()}{(worst.reason or '')[1:]}."
+        reason = f"{sentence(worst.reason or '')}."
         return OverviewSentence(answer=f"{answer}.", detail=reason if worst.reason and len(streams) == 1 else "")
-    problem = worst.problems[0]
+    problem = sort_problems(worst)[0]
     since = "" if problem.since_us is None else f" since {clock(problem.since_us, beside_us=worst.now_us)}"
     if problem.incident_id is not None:
         what = f"has an open {words(problem.state)}{since}."
-        answer = answer if len(streams) > 1 else "One incident is open"
+        count = sum(each.incident_id is not None for each in worst.problems)
+        opened = "One incident is open" if count == 1 else f"{count:,} incidents are open"
+        answer = answer if len(streams) > 1 else opened
     else:
         what = f"is {words(worst.state)}{since}."
     return OverviewSentence(
@@ -55,5 +58,5 @@ def say_overview(streams: Sequence[StreamHealth]) -> OverviewSentence:
         worst=worst.stream,
         problem=what,
         incident_id=problem.incident_id,
-        detail=f"{shorten_times(problem.reason, beside_us=worst.now_us)}.",
+        detail=f"{sentence(shorten_times(problem.reason, beside_us=worst.now_us))}.",
     )

@@ -120,6 +120,15 @@ def test_an_ended_stream_with_an_open_incident_is_not_called_well() -> None:
     assert reason == "the source has ended; 71 outliers among 613 events"
 
 
+def test_the_worst_of_several_open_incidents_comes_first() -> None:
+    drift = HealthProblem(
+        component="incident 4", state="drift", level=HealthState.WARNING, since_us=NOW - 10**9, reason="x0 has moved",
+        incident_id=4,
+    )  # fmt: skip
+    said = say_overview([health("payments", HealthState.ENDED, drift, SPIKE)])
+    assert (said.answer, said.incident_id) == ("2 incidents are open.", 5)
+
+
 def test_an_unproven_state_is_grey_with_its_reason() -> None:
     silent = HealthProblem(
         component="stream", state="not_running", level=HealthState.UNKNOWN, since_us=NOW - 60_000_000,
