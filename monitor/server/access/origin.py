@@ -9,6 +9,10 @@ from monitor.server.problems import problem_response
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({"same-origin", "none"})
+_LINK_PREFIX = "/links/"
+"""Pages of signed links: the address is the right to act, which no other site knows, and no cookie is read. Under their
+`Referrer-Policy: no-referrer` a browser names no origin."""
+
 _SIMPLE_TYPES = ("multipart/form-data", "text/plain")
 """Content types that a page of another site may send without asking first, and that no form of the page has."""
 
@@ -29,7 +33,8 @@ class OriginCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 403 or 415."""
-        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:
+        is_link = scope.get("path", "").startswith(_LINK_PREFIX)
+        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and not is_link:
             headers = Headers(scope=scope)
             if "authorization" not in headers and not self._is_own(headers):
                 await problem_response(403, _CROSS_SITE)(scope, receive, send)
