@@ -8,9 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 from config.server import ServerSettings
 from config.settings import Settings
-from monitor.daemon.daemon import Daemon
-from monitor.server.context import ServerContext
-from monitor.server.serve import PageServer
 
 STREAM = "payments"
 _HOURS = timedelta(hours=36, minutes=42)
@@ -64,6 +61,11 @@ def demo_settings(url: str, seconds: float) -> Settings:
 @contextmanager
 def run_demo(url: str, seconds: float) -> Iterator[RunningDemo]:
     """Run the daemon and the server of the page; both are stopped after the block."""
+    # Imported here: the Kafka client warns at its import, which conftest.py cannot ignore while it is read itself.
+    from monitor.daemon.daemon import Daemon
+    from monitor.server.context import ServerContext
+    from monitor.server.serve import PageServer
+
     settings = demo_settings(url, seconds)
     daemon = Daemon(settings)
     thread = threading.Thread(target=daemon.run, name="daemon")
