@@ -41,7 +41,7 @@ def show_models_of_first_stream(context: Context, _person: Reader) -> Response:
 @router.get("/streams/{name}/models")
 def show_models(
     context: Context,
-    _person: Reader,
+    person: Reader,
     view: View,
     *,
     panel: Annotated[str | None, Query(max_length=32)] = None,
@@ -49,7 +49,7 @@ def show_models(
 ) -> Response:
     """Show the models of a stream, or one panel of the page."""
     view = replace(view, page="/models")
-    extent, frame = open_stream(context, view)
+    extent, frame, streams = open_stream(context, person, view)
     wanted = _PANELS if panel is None else [name for name in _PANELS if name == panel]
     start_trial = run or panel is not None
     panels: dict[str, Panel[Any] | None] = dict.fromkeys(_PANELS)
@@ -62,6 +62,7 @@ def show_models(
         title=f"Models of {view.stream}",
         query=view,
         extent=extent,
+        streams=streams,
         panels=panels,
         ranges=[(each, view.href(range=each, zoom=None)) for each in RANGES_US if each in _RANGES],
         wider=None if span is None else view.href(zoom=zoom_out(span)),
@@ -71,12 +72,12 @@ def show_models(
 
 
 @router.get("/streams/{name}/models/{panel}.csv")
-def download_models_panel(context: Context, _person: Reader, view: View, panel: str) -> Response:
+def download_models_panel(context: Context, person: Reader, view: View, panel: str) -> Response:
     """Return the table of a panel as CSV."""
     if panel not in _PANELS:
         raise ApiError(404, f"there is no panel {panel!r}; the panels are {', '.join(_PANELS)}")
     view = replace(view, page="/models")
-    extent, _ = open_stream(context, view)
+    extent, _, _ = open_stream(context, person, view)
     return csv_response(_read(context, panel, extent, view, start_trial=True), f"{view.stream}-{panel}")
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import RedirectResponse, Response
 
-from monitor.server.access.person import Reader
+from monitor.server.access.person import Person, Reader
 from monitor.server.context import Context, ServerContext
+from monitor.server.pages.frames import frame_of
 from monitor.server.pages.panels import Panel, PanelTable, read_panel, write_csv
 from monitor.server.pages.render import PageFrame, render_page
 from monitor.server.pages.stream_charts import read_energy_chart, read_outlier_chart, read_record_chart
@@ -86,14 +87,14 @@ View = Annotated[StreamView, Depends(read_view)]
 @router.get("/streams/{name}")
 def show_stream(
     context: Context,
-    _person: Reader,
+    person: Reader,
     view: View,
     *,
     panel: Annotated[str | None, Query(max_length=32)] = None,
     run: bool = False,
 ) -> Response:
     """Show a stream, or one panel of its page."""
-    extent, frame = open_stream(context, view)
+    extent, frame, _ = open_stream(context, person, view)
     span = None if extent.last_us is None else shown_span(view, extent.last_us)
     wanted = _READS if panel is None else [name for name in _READS if name == panel]
     panels: dict[str, Panel[Any] | None] = dict.fromkeys(_READS)
@@ -123,11 +124,11 @@ def show_stream(
 
 
 @router.get("/streams/{name}/{panel}.csv")
-def download_panel(context: Context, _person: Reader, view: View, panel: str) -> Response:
+def download_panel(context: Context, person: Reader, view: View, panel: str) -> Response:
     """Return the table of a panel as CSV."""
     if panel not in {*_READS, "try"}:
         raise ApiError(404, f"there is no panel {panel!r}; the panels are {', '.join(_READS)} and try")
-    extent, _ = open_stream(context, view)
+    extent, _, _ = open_stream(context, person, view)
     if extent.last_us is None:
         raise ApiError(404, f"stream {view.stream} has no judged windows yet")
     if panel == "try":
@@ -154,8 +155,8 @@ def csv_response(panel: Panel[Any], name: str) -> Response:
     )
 
 
-def open_stream(context: ServerContext, view: StreamView) -> tuple[StreamExtent, PageFrame]:
-    """Return the extent of the stream, and the frame of its page.
+def open_stream(context: ServerContext, person: Person, view: StreamView) -> tuple[StreamExtent, PageFrame, list[str]]:
+    """Return the extent of the stream, the frame of its page, and the names of all streams.
 
     Raises:
         ApiError: The stream does not exist (404).
@@ -166,7 +167,7 @@ def open_stream(context: ServerContext, view: StreamView) -> tuple[StreamExtent,
         now_us = context.reads.now_us(connection)
     if extent is None:
         raise ApiError(404, f"there is no stream {view.stream!r}; the streams are {', '.join(names) or 'none'}")
-    return extent, PageFrame(now_us=now_us)
+    return extent, frame_of(context, person, now_us), names
 
 
 def _read(context: ServerContext, name: str, extent: StreamExtent, view: StreamView, span: Span) -> Panel[Any]:

@@ -16,7 +16,7 @@ function show(form: HTMLElement): void {
   const says = chosen?.dataset["says"] ?? "";
   output.textContent = says;
   range.setAttribute("aria-valuetext", says);
-  const yaml = panel.querySelector("[data-yaml]");
+  const yaml = panel.querySelector("pre[data-yaml]");
   if (yaml !== null) yaml.textContent = chosen?.dataset["yaml"] ?? "";
   remember(chosen?.dataset["percentile"]);
 }
