@@ -6,6 +6,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from config.time_format import HOUR_US, MINUTE_US
+from storage.control.drift_cells import encode_cells
 from storage.database.engine import Database
 from storage.database.migrations.upgrade import upgrade
 from storage.database.tables import (
@@ -17,7 +18,6 @@ from storage.database.tables import (
     thresholds,
     windows,
 )
-from storage.queries.drift_cells import encode_cells
 
 WINDOW_US = 5 * MINUTE_US
 END_US = 1_796_000_000_000_000 // (6 * HOUR_US) * 6 * HOUR_US
