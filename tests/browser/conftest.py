@@ -1,16 +1,21 @@
 """Fixtures: a real Chromium, and a daemon on the demo stream that all tests of a module share."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.browser.demo_stream import RunningDemo, run_demo
 from tests.servers.browser import find_chromium
 from tests.servers.process import ServerError
+
+if TYPE_CHECKING:
+    from tests.browser.demo_stream import RunningDemo
 
 DEMO_SECONDS = 15.0
 TIMEOUT_MS = 60_000
@@ -44,6 +49,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[WatchedDemo]:
     """The daemon with its page, watched in an open overview until its source has ended."""
+    # Loaded here: pytest reads this file before the filter of warnings in tests/conftest.py is active.
+    from tests.browser.demo_stream import run_demo
+
     folder: Path = tmp_path_factory.mktemp("demo")
     with run_demo(f"sqlite:///{folder / 'demo.db'}", DEMO_SECONDS) as running:
         page = _open_overview(browser, running)
