@@ -32,7 +32,7 @@ THRESHOLDS = (
 )
 WINDOWS = (
     "SELECT window_start_us, window_end_us, events, outliers, dead, expected, p_value, energy_p50, energy_p99, "
-    "energy_max, payload, details FROM windows WHERE judged_at_us IS NOT NULL ORDER BY window_start_us"
+    "energy_max, fires_at, payload, details FROM windows WHERE judged_at_us IS NOT NULL ORDER BY window_start_us"
 )
 INCIDENTS = (
     "SELECT kind, severity, status, window_start_us, opened_at_us, resolved_at_us, last_told_us, clean_windows, "
@@ -156,7 +156,7 @@ def thresholds(result: Backtest) -> Rows:
 def windows(result: Backtest) -> Rows:
     names = (
         *("window_start_us", "window_end_us", "events", "outliers", "dead", "expected", "p_value"),
-        *("energy_p50", "energy_p99", "energy_max", "payload", "details"),
+        *("energy_p50", "energy_p99", "energy_max", "fires_at", "payload", "details"),
     )
     return [tuple(getattr(row, name) for name in names) for row in result.memories[0].windows if row.judged]
 

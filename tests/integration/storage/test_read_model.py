@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from config.settings import RetentionSettings
 from config.time_format import DAY_US, MINUTE_US
 from storage.control.drift_cells import encode_cells
 from storage.control.rollups import COARSE_US, FINE_US
@@ -16,6 +17,7 @@ from storage.queries.drift_cells import list_horizons, read_drift_cells
 from storage.queries.model_facts import read_ledger, read_models
 from storage.queries.rollups import Rollup, read_bars, read_incident_marks, read_rollups
 from storage.queries.similar_incidents import read_similar_incidents
+from storage.retention import delete_expired
 from tests.integration.storage.commits import MINUTE, T0, ClaimedStream, fetch_rows
 
 
@@ -217,3 +219,30 @@ def test_ledger_counts_verdicts_and_takes_the_precision_of_the_last_tick(feed: C
         assert (entry.promised_per_week, entry.precision, entry.precision_upper) == (1.0, 0.5, 0.9875)
     else:
         assert (entry.promised_per_week, entry.precision) == (None, None)
+
+
+def test_expired_roll_ups_and_drift_cells_are_deleted_by_their_time_of_storing(feed: ClaimedStream) -> None:
+    with feed.db.read() as conn:
+        now_us = feed.db.now_us(conn)
+    model_id = fetch_rows(feed.db, "SELECT min(id) FROM models")[0][0]
+    for age_days, at in ((401, 0), (399, 1), (10, 2)):
+        for resolution_us in (FINE_US, COARSE_US):
+            start_us = T0 + at * COARSE_US
+            _add_rollup(feed, resolution_us, start_us, recorded_at_us=now_us - age_days * DAY_US)
+        _insert(
+            feed.db,
+            tables.drift_cells,
+            stream_id=feed.stream_id,
+            horizon_us=DAY_US,
+            window_start_us=T0 + at * DAY_US,
+            window_end_us=T0 + (at + 1) * DAY_US,
+            model_id=model_id,
+            statistics=1,
+            limit=4.0,
+            payload=b"",
+            recorded_at_us=now_us - age_days * DAY_US,
+        )
+    deleted = delete_expired(feed.db, RetentionSettings(), now_us)
+    assert (deleted.rollups, deleted.drift_cells) == (2, 2)
+    assert fetch_rows(feed.db, "SELECT count(*) FROM window_rollups") == [(4,)]
+    assert fetch_rows(feed.db, "SELECT window_start_us FROM drift_cells") == [(T0 + 2 * DAY_US,)]
