@@ -25,6 +25,7 @@ from monitor.server.pages.overview_rows import (
     build_stream_row,
     sort_streams,
     tabulate_bars,
+    tabulate_spans,
 )
 from monitor.server.pages.overview_sentence import OverviewSentence, say_overview
 from monitor.server.pages.panels import Panel, PanelTable, read_panel, write_csv
@@ -70,6 +71,8 @@ class OverviewReader:
     """Reads the panels of the overview; facts that several panels need are read once."""
 
     context: ServerContext
+    is_export: bool = False
+    """Whether the tables are for CSV, with every bar."""
 
     @property
     def _db(self) -> Database:
@@ -162,7 +165,7 @@ class OverviewReader:
 
     def _tabulate_streams(self) -> PanelTable:
         from_us, _, bars, _ = self._bars
-        return tabulate_bars(bars, from_us)
+        return tabulate_bars(bars, from_us) if self.is_export else tabulate_spans(bars, from_us)
 
     def _read_incidents(self) -> list[IncidentRow]:
         store, now_us = VerbStore(self._db), self._now()
@@ -203,7 +206,7 @@ def show_overview(
 @router.get("/overview/{panel}.csv")
 def export_overview(panel: str, context: Context, _person: Reader) -> Response:
     """Return the table of a panel as CSV."""
-    found = OverviewReader(context).read(panel).get(panel)
+    found = OverviewReader(context, is_export=True).read(panel).get(panel)
     if found is None or found.table is None:
         raise ApiError(404, f"the overview has no table {panel}")
     headers = {"Content-Disposition": f'attachment; filename="overview-{panel}.csv"'}

@@ -28,6 +28,7 @@ from storage.queries.rollups import Rollup
 
 _SIGNS = {HealthState.ENDED: "resolved"}
 _BARS_OF_AN_HOUR = HOUR_US // BAR_US
+_BARS_OF_A_SPAN = 3 * _BARS_OF_AN_HOUR
 MAX_REASON = 110
 
 
@@ -150,6 +151,20 @@ def _lag(health: StreamHealth) -> str:
     if health.proof.waiting_s is not None:
         return duration(health.proof.waiting_s * SECOND_US)
     return ABSENT if health.proof.lag_events is None else f"{health.proof.lag_events:,} events"
+
+
+def tabulate_spans(bars: Mapping[str, Sequence[Bar]], from_us: int) -> PanelTable:
+    """Return the bars of all streams as a table in steps of 3 h: single bars of many streams would be a large page."""
+    rows = []
+    for name, of_stream in bars.items():
+        for i in range(0, len(of_stream), _BARS_OF_A_SPAN):
+            known = [bar for bar in of_stream[i : i + _BARS_OF_A_SPAN] if bar.outliers is not None]
+            if known:
+                counts = (sum(bar.outliers or 0 for bar in known), round(sum(bar.expected for bar in known), 1))
+                is_incident = any(bar.is_incident for bar in known)
+                rows.append([iso(from_us + i * BAR_US), name, *counts, "yes" if is_incident else None])
+    columns = ("3 h from (UTC)", "stream", "outliers", "expected", "incident")
+    return PanelTable(columns=columns, rows=rows, caption="in steps of 3 h; CSV has the bars of 15 min")
 
 
 def tabulate_bars(bars: Mapping[str, Sequence[Bar]], from_us: int) -> PanelTable:

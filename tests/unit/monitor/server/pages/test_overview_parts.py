@@ -6,7 +6,13 @@ from monitor.health.stream_health import HealthProblem, HealthProof, HealthState
 from monitor.models.attribution import AttributedFeature, Attribution, AttributionLine, Spread
 from monitor.server.pages.bars import BAR_US, BARS, draw_bars, fill_bars
 from monitor.server.pages.incident_why import MAX_LINES, build_why
-from monitor.server.pages.overview_rows import build_proofs, describe_state, sort_streams
+from monitor.server.pages.overview_rows import (
+    build_proofs,
+    describe_state,
+    sort_streams,
+    tabulate_bars,
+    tabulate_spans,
+)
 from monitor.server.pages.overview_sentence import say_overview
 from monitor.server.pages.promise import build_promise, poisson_interval
 from storage.queries.incident_windows import IncidentOutliers
@@ -50,6 +56,13 @@ def test_no_data_is_no_bar_of_height_zero() -> None:
     assert len(bars) == BARS
     assert [bar.outliers for bar in bars[:3]] == [3, None, None]
     assert draw_bars(bars).count("M") > BARS - 2
+
+
+def test_the_table_on_the_page_sums_spans_of_3_h_and_leaves_out_unknown_ones() -> None:
+    from_us = NOW - BARS * BAR_US
+    bars = fill_bars([rollup(from_us + i * BAR_US) for i in range(13)], [], from_us)
+    assert [row[2:4] for row in tabulate_spans({"payments": bars}, from_us).rows] == [[36, 36.0], [3, 3.0]]
+    assert len(tabulate_bars({"payments": bars}, from_us).rows) == 13
 
 
 def test_bars_of_an_incident_are_marked_but_silence_marks_none() -> None:
