@@ -9,12 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from config.settings import Settings
-from monitor.notify.channel import LogChannel
+from monitor.notify.channel import Channel, LogChannel
 from monitor.notify.channels import build_channels
 from monitor.notify.delivery import DeliveryResult, FailureReason, delivered, refuse, retry
 from monitor.notify.sender import NotificationSender, deliver_next
 from monitor.notify.webhook import Webhook
 from storage.control.outbox import Message, Outbox
+from storage.control.posted_messages import PostedMessageStore
 from storage.control.records import Judgement, WindowFacts
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
@@ -28,6 +29,7 @@ from tests.integration.control.source_commits import (
 )
 from tests.integration.control.worker_bench import MINUTE, SECOND, T0, count_rows, fetch_rows, seal, wait_until
 from tests.servers.receiver import HangReaction, RespondReaction, WebhookReceiver
+from tests.servers.slack import TOKEN, SlackWorkspace
 
 DAY_US = 86_400 * SECOND
 CLAIM_US = 60 * SECOND
@@ -465,3 +467,44 @@ def test_requests_of_a_channel_run_concurrently_up_to_its_limit(
     wait_until(lambda: Outbox(db).count_pending() == 0)
     running.stop(10)
     assert len(most) == 4
+
+
+def test_a_chat_message_is_not_repeated_after_a_kill_between_its_record_and_the_outbox(
+    db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver
+) -> None:
+    workspace = SlackWorkspace(receiver)
+    chat = {"type": "slack", "token": TOKEN, "channel": "#ops", "api_url": workspace.api_url}
+    notify_incidents("chat")
+    outbox = Outbox(db)
+
+    def start_process() -> Channel:
+        return build_channels(settings_with({"chat": chat}), db)["chat"]
+
+    (message,) = claim_all(outbox, "chat")
+    assert start_process().send(message).outcome == "delivered"
+    make_due(db)
+    assert deliver_next(outbox, "chat", start_process(), DAY_US)
+    assert notification_states(db)[0][1] == "delivered"
+    assert (workspace.calls, len(workspace.messages)) == (["chat.postMessage"], 1)
+
+
+def test_a_chat_message_that_was_posted_and_not_recorded_is_repeated_once(
+    db: Database, notify_incidents: NotifyIncidents, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = SlackWorkspace(receiver)
+    chat = {"type": "slack", "token": TOKEN, "channel": "#ops", "api_url": workspace.api_url}
+    notify_incidents("chat")
+    outbox = Outbox(db)
+    channel = build_channels(settings_with({"chat": chat}), db)["chat"]
+
+    def end_process(*_: object) -> None:
+        raise SystemExit
+
+    (message,) = claim_all(outbox, "chat")
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(PostedMessageStore, "record", end_process)
+        channel.send(message)
+    make_due(db)
+    assert deliver_next(outbox, "chat", build_channels(settings_with({"chat": chat}), db)["chat"], DAY_US)
+    assert workspace.calls == ["chat.postMessage", "chat.postMessage"]
+    assert notification_states(db)[0][1] == "delivered"
