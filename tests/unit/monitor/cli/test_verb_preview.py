@@ -131,7 +131,7 @@ def test_preview_says_whether_the_same_window_would_fire_again(ticked: PaymentsS
 def test_dry_run_prints_the_change_and_its_basis(
     outrider: OutriderRunner, ticked: PaymentsStream, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitor.control_plane.model_cache.ModelCache", ReferenceModels)
+    monkeypatch.setattr("monitor.daemon.verbs.ModelCache", ReferenceModels)
     incident = find_spike(db)
     result = outrider("incidents", "false-alarm", incident, "--dry-run")
     assert (result.code, result.err) == (0, "")
