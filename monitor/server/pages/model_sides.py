@@ -56,6 +56,8 @@ class Sides:
         headline: The state of the models in a sentence.
         advice: What follows from it.
         tests: The tests of the gate of the other model.
+        promote_refusal: The reason for which the other model cannot be promoted here; None if it can.
+        former: The model that a roll-back makes active; None without one.
         table: The rows as a table.
     """
 
@@ -67,6 +69,8 @@ class Sides:
     headline: str
     advice: str
     tests: Sequence[GateTest]
+    promote_refusal: str | None
+    former: ModelFacts | None
     table: PanelTable
 
 
@@ -92,6 +96,12 @@ def build_sides(stream: str, models: Sequence[ModelFacts], step: ThresholdStep |
         headline=f"{stream}: {_headline(active, other)}",
         advice=_advice(other),
         tests=[] if other is None else list_gate_tests(other, 99.5 if step is None else step.percentile),
+        promote_refusal=None if active is None or other is None else _refuse_promotion(active, other),
+        former=max(
+            (model for model in others if model.state == "retired"),
+            key=lambda model: (model.activated_us or 0, model.version),
+            default=None,
+        ),
         table=PanelTable(
             columns=("Figure", "Active", "Other", "Difference"),
             rows=[(row.name, row.active, row.other, row.difference) for row in rows],
@@ -197,6 +207,15 @@ def _advice(other: ModelFacts | None) -> str:
     if other.gate.get("holds"):
         return f"The gate holds: {reason}."
     return f"The gate {'does not hold' if other.gate.get('holds') is False else 'waits'}: {reason}."
+
+
+def _refuse_promotion(active: ModelFacts, other: ModelFacts) -> str | None:
+    """Return the reason for which a model cannot be promoted without force."""
+    if other.feature_names != active.feature_names:
+        return "Refused: it has other features than the active model."
+    if other.gate is not None and other.gate.get("holds") is False:
+        return "Refused: its gate did not hold. Only outrider models promote --force overrides it."
+    return None
 
 
 def list_gate_tests(model: ModelFacts, percentile: float) -> list[GateTest]:

@@ -5,10 +5,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from monitor.server.access.person import Reader
+from config.errors import ConfigError, ModelError
+from config.settings import Settings
+from monitor.daemon.model_changes import promote_version, roll_back
+from monitor.server.access.forms import read_own_form
+from monitor.server.access.person import Person, Promoter, Reader
 from monitor.server.context import Context, ServerContext
 from monitor.server.pages.model_sides import Sides, build_sides
 from monitor.server.pages.panels import Panel, read_panel
@@ -20,6 +25,8 @@ from monitor.server.pages.stream_view import RANGES_US, StreamView, shown_span, 
 from monitor.server.pages.threshold_history import read_threshold_chart
 from monitor.server.pages.threshold_trial import read_trial_panel
 from monitor.server.problems import ApiError
+from storage.control.models import ModelRecord
+from storage.database.engine import Database
 from storage.queries.model_facts import read_models
 from storage.queries.stream_series import StreamExtent, read_threshold_steps
 from storage.queries.streams import read_stream_names
@@ -48,7 +55,53 @@ def show_models(
     run: bool = False,
 ) -> Response:
     """Show the models of a stream, or one panel of the page."""
-    view = replace(view, page="/models")
+    return _render(context, person, replace(view, page="/models"), panel=panel, run=run)
+
+
+@router.post("/streams/{name}/models/rollback")
+async def roll_back_model(name: str, request: Request, context: Context, person: Promoter) -> Response:
+    """Make the model that was active before active again."""
+    await read_own_form(request, context, person)
+    return await run_in_threadpool(_change, context, person, name, partial(roll_back, context.writes))
+
+
+@router.post("/streams/{name}/models/{version}/promote")
+async def promote_model(name: str, version: int, request: Request, context: Context, person: Promoter) -> Response:
+    """Make a model active, if its gate holds."""
+    await read_own_form(request, context, person)
+    change = partial(_promote, context.writes, version=version)
+    return await run_in_threadpool(_change, context, person, name, change)
+
+
+def _promote(db: Database, settings: Settings, stream: str, *, version: int) -> ModelRecord:
+    return promote_version(db, settings, stream, version)
+
+
+def _change(
+    context: ServerContext, person: Person, name: str, change: Callable[[Settings, str], ModelRecord]
+) -> Response:
+    """Change the active model and show the page; a refused change says why (409)."""
+    view = StreamView(stream=name, page="/models")
+    open_stream(context, person, view)
+    if name not in context.settings.streams:
+        raise ApiError(409, f"stream {name} is not in the configuration of this server; add it to change its models")
+    try:
+        change(context.settings, name)
+    except (ConfigError, ModelError) as error:
+        return _render(context, person, view, refused=str(error), status=409)
+    return RedirectResponse(f"{view.path}#h-gate", status_code=303)
+
+
+def _render(
+    context: ServerContext,
+    person: Person,
+    view: StreamView,
+    *,
+    panel: str | None = None,
+    run: bool = False,
+    refused: str | None = None,
+    status: int = 200,
+) -> Response:
     extent, frame, streams = open_stream(context, person, view)
     wanted = _PANELS if panel is None else [name for name in _PANELS if name == panel]
     start_trial = run or panel is not None
@@ -68,6 +121,9 @@ def show_models(
         wider=None if span is None else view.href(zoom=zoom_out(span)),
         follow="thresholds",
         only=panel,
+        refused=refused,
+        may_promote=person.may("promote"),
+        status=status,
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 import sqlalchemy as sa
@@ -147,3 +148,22 @@ def test_addresses_that_are_not_valid_are_refused(client):
     assert client.get(f"{PAGE}/none.csv").status_code == 404
     assert client.get("/streams/none/models").status_code == 404
     assert client.get("/models", follow_redirects=False).headers["location"] == PAGE
+
+
+def test_a_promotion_needs_the_token_of_the_page_and_a_refused_one_says_why(client):
+    page = client.get(PAGE).text
+    token = re.search(r'name="csrf" value="([^"]+)"', page).group(1)
+    origin = {"Origin": "http://127.0.0.1"}
+    assert client.post(f"{PAGE}/1/promote", data={"csrf": "guessed"}, headers=origin).status_code == 403
+    missing = client.post(f"{PAGE}/9/promote", data={"csrf": token}, headers=origin)
+    assert missing.status_code == 409
+    assert "has no model 9" in missing.text and 'role="alert"' in missing.text
+    assert client.post("/streams/none/models/rollback", data={"csrf": token}, headers=origin).status_code == 404
+
+
+def test_a_model_whose_gate_did_not_hold_cannot_be_promoted_from_the_page():
+    sides = build_sides("s", [model(2, "candidate", gate=GATE), model(1)], None)
+    assert "gate did not hold" in sides.promote_refusal and sides.former is None
+    assert build_sides("s", [model(3, "shadow"), model(2), model(1, "retired")], None).promote_refusal is None
+    other = model(2, "shadow", feature_names=("b",))
+    assert "other features" in build_sides("s", [other, model(1)], None).promote_refusal
