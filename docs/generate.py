@@ -151,6 +151,42 @@ _WINDOW_EFFECTS = {
 }
 
 
+def api_page() -> str:
+    """Return the reference of the API, from its OpenAPI document."""
+    from config.settings import Settings
+    from monitor.server.app import create_app
+    from monitor.server.context import ServerContext
+
+    settings = Settings.model_validate({"streams": {"payments": {"source": {"type": "synthetic"}}}})
+    document = create_app(ServerContext(settings)).openapi()
+    lines = ["# API reference", "", _NOTE, "Every operation. `/api/v1/openapi.json` has the schemas.", ""]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            lines += [f"## {method.upper()} {path}", "", _cell(operation["description"]), ""]
+            lines += _api_parameters(document, operation)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _api_parameters(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the table of the parameters of an operation and of the fields of its body."""
+    rows = [
+        (each["name"], each["in"], each["required"], each.get("description", ""))
+        for each in operation.get("parameters", [])
+        if each["in"] != "cookie"
+    ]
+    schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    references = [each["$ref"] for each in (schema, *schema.get("anyOf", [])) if "$ref" in each]
+    for reference in references:
+        body = document["components"]["schemas"][reference.rpartition("/")[2]]
+        for name, field in body["properties"].items():
+            rows.append((name, "body", name in body.get("required", []), field.get("description", "")))
+    if rows:
+        yield from ("| parameter | in | required | meaning |", "|---|---|---|---|")
+        for name, place, required, meaning in rows:
+            yield f"| `{name}` | {place} | {'yes' if required else 'no'} | {_cell(meaning)} |"
+        yield ""
+
+
 def dbt_sources() -> str:
     """Return the views as the sources of a dbt project."""
     tables = [
@@ -170,6 +206,7 @@ PAGES = {
     REFERENCE / "configuration.md": configuration_page,
     REFERENCE / "sql.md": sql_page,
     REFERENCE / "verbs.md": verbs_page,
+    REFERENCE / "api.md": api_page,
     Path(__file__).parents[1] / "deploy" / "dbt" / "sources.yml": dbt_sources,
 }
 

@@ -9,7 +9,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from config.settings import Settings
-from monitor.daemon.daemon import Daemon
 from tests.servers.postgres import PostgresServer
 from tests.unit.monitor.server.apps import TOKENS, build_settings, open_client
 
@@ -89,6 +88,9 @@ def closed_clients(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _run_daemon(url: str) -> Served:
+    # A conftest is imported before the filter for a warning of the Kafka client is set.
+    from monitor.daemon.daemon import Daemon
+
     settings = Settings.model_validate({"database": {"url": url}, "streams": {"payments": _STREAM}})
     Daemon(settings).run()
     return Served(settings=settings, reader=settings)
