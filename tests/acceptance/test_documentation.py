@@ -107,8 +107,11 @@ def test_every_query_runs_and_returns_rows(tmp_path: Path, database_url: str) ->
     with closing(connection):
         for statement in own_table:
             connection.execute(statement)
+        # A recipe names a key, an event or a time that these events lack; the test of the recipes runs them.
+        recipes = PAGES["docs/sql.md"].partition("## Recipes\n")[2].partition("\n## ")[0]
         for query in sql_queries():
-            assert connection.execute(query).fetchall(), f"no rows for:\n{query}"
+            rows = connection.execute(query).fetchall()
+            assert rows or query.strip() in recipes, f"no rows for:\n{query}"
 
 
 def sql_queries() -> list[str]:
@@ -200,7 +203,7 @@ def diagram_labels(line: str) -> list[str]:
 def test_every_view_has_the_columns_of_the_contract_in_their_order(tmp_path: Path) -> None:
     columns = documented_views(tmp_path)
     contract = {each.name: list(each.columns) for each in vars(history_views).values() if isinstance(each, HistoryView)}
-    assert contract.keys() == columns.keys() - {"health"}, "the present state is no history"
+    assert contract.keys() == columns.keys() - {"health", "model_history", "rollup_history"}, "read by the page alone"
     assert columns["health"][:5] == ["stream", "component", "state", "since", "reason"]
     for view, names in contract.items():
         # Columns of later versions stand at the end of a view, behind further ones of the first version.

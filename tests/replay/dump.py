@@ -75,6 +75,6 @@ def _canonical(name: str, value: object) -> object:
         return bytes(value).hex()
     if name in _BOOLEANS:
         return bool(value)
-    if name in ("details", "features") and isinstance(value, str):
+    if name in ("details", "features", "contributions") and isinstance(value, str):
         value = json.loads(value)
     return json.loads(json.dumps(value, sort_keys=True))
