@@ -19,6 +19,7 @@ from storage.database.tables import (
 )
 
 Dialect = Literal["sqlite", "postgresql"]
+JsonType = Literal["json", "jsonb"]
 
 POSTGRESQL_TIME = (
     "((timestamp '2100-01-01' + ({column} - 4102444800000000) * interval '1 microsecond') AT TIME ZONE 'UTC')"
@@ -55,8 +56,13 @@ def _time_column(column: str, name: str, dialect: Dialect) -> str:
     return f"{POSTGRESQL_TIME.format(column=column)} AS {name}"
 
 
-def _json_column(column: str, name: str, dialect: Dialect) -> str:
-    return f"{column} AS {name}" if dialect == "sqlite" else f"{column}::json AS {name}"
+def _json_column(column: str, name: str, dialect: Dialect, json_type: JsonType) -> str:
+    if dialect == "sqlite":
+        return f"{column} AS {name}"
+    if json_type == "json":
+        return f"{column}::json AS {name}"
+    # jsonb has no NUL: one in a text would otherwise fail every query that reads the row.
+    return f"replace({column}, '\\u0000', '\\ufffd')::jsonb AS {name}"
 
 
 def _score_columns(table: str, dialect: Dialect) -> str:
@@ -74,14 +80,17 @@ def _score_joins(table: str) -> str:
   JOIN models m ON m.id = t.model_id"""
 
 
-def view_queries(dialect: Dialect) -> dict[str, str]:
-    """Return the SELECT statement of each view, by the view's name."""
+def view_queries(dialect: Dialect, json_type: JsonType = "jsonb") -> dict[str, str]:
+    """Return the SELECT statement of each view, by the view's name.
+
+    `json_type` is the type of the JSON columns on PostgreSQL; on SQLite they are text.
+    """
 
     def time(column: str, name: str) -> str:
         return _time_column(column, name, dialect)
 
     def json(column: str, name: str) -> str:
-        return _json_column(column, name, dialect)
+        return _json_column(column, name, dialect, json_type)
 
     def number(column: str, key: str) -> str:
         if dialect == "sqlite":
@@ -240,9 +249,26 @@ def drop_views(connection: Connection, dialect: Dialect) -> None:
 
 
 def create_views(connection: Connection, dialect: Dialect) -> None:
-    """Create the views, or replace them on PostgreSQL, where views of the user may depend on them."""
+    """Create the views, or replace them on PostgreSQL, where views of the user may depend on them.
+
+    A view with columns of type json, made by a version before those of type jsonb, keeps this type: PostgreSQL replaces
+    no view by one with other types, and views of the user would be lost with it.
+    """
+    queries = view_queries(dialect)
+    if dialect == "postgresql":
+        earlier = view_queries(dialect, "json")
+        queries |= {name: earlier[name] for name in _find_json_views(connection) & queries.keys()}
     verb = "CREATE VIEW" if dialect == "sqlite" else "CREATE OR REPLACE VIEW"
-    for name, select in view_queries(dialect).items():
+    for name, select in queries.items():
         # psycopg would parse a percent sign as a parameter.
         statement = f"{verb} {name} AS {select}"
         connection.exec_driver_sql(statement if dialect == "sqlite" else statement.replace("%", "%%"))
+
+
+def _find_json_views(connection: Connection) -> set[str]:
+    """Return the views in the schema of the connection that have columns of type json."""
+    query = (
+        "SELECT DISTINCT table_name FROM information_schema.columns "
+        "WHERE table_schema = current_schema() AND data_type = 'json'"
+    )
+    return {str(name) for (name,) in connection.exec_driver_sql(query)}
