@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
-from scipy import special
 
 from config.time_format import DAY_US
 from monitor.server.pages.formats import number, plural, significant
 from monitor.server.pages.icons import svg
+from monitor.statistics.poisson import poisson_interval
 from storage.queries.promises import StreamPromise
 
 _SPAN_DAYS = 28.0
-_LEVEL = 0.95
 _WIDTH = 300
 
 
@@ -31,13 +30,6 @@ class Promise:
     detail: str
     chart: Markup | None
     scale: tuple[str, str]
-
-
-def poisson_interval(count: int, level: float = _LEVEL) -> tuple[float, float]:
-    """Return the exact interval of the mean of a Poisson count (Garwood 1936)."""
-    tail = (1 - level) / 2
-    low = float(special.gammaincinv(count, tail)) if count else 0.0
-    return low, float(special.gammaincinv(count + 1, 1 - tail))
 
 
 def build_promise(promises: Sequence[StreamPromise]) -> Promise:

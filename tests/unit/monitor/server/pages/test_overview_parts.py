@@ -14,7 +14,7 @@ from monitor.server.pages.overview_rows import (
     tabulate_spans,
 )
 from monitor.server.pages.overview_sentence import say_overview
-from monitor.server.pages.promise import build_promise, poisson_interval
+from monitor.server.pages.promise import build_promise
 from storage.queries.incident_windows import IncidentOutliers
 from storage.queries.promises import StreamPromise
 from storage.queries.rollups import IncidentMark, Rollup
@@ -72,11 +72,6 @@ def test_bars_of_an_incident_are_marked_but_silence_marks_none() -> None:
     assert [i for i, bar in enumerate(bars) if bar.is_incident] == [5, 6]
     assert fill_bars(rows, [mark("drift", from_us + 90 * BAR_US, None)], from_us)[95].is_incident
     assert not any(bar.is_incident for bar in fill_bars(rows, [mark("silence", from_us, None)], from_us))
-
-
-@pytest.mark.parametrize(("count", "low", "high"), [(0, 0.0, 3.689), (2, 0.2422, 7.2247), (10, 4.7954, 18.390)])
-def test_the_interval_of_a_count_is_that_of_garwood(count: int, low: float, high: float) -> None:
-    assert poisson_interval(count) == pytest.approx((low, high), abs=2e-3)
 
 
 def test_alarms_without_a_verdict_are_neither_true_nor_false() -> None:
