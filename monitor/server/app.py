@@ -19,6 +19,7 @@ from monitor.server.pages import incident, links, overview, stream
 from monitor.server.pages import incidents as incidents_page
 from monitor.server.pages import login as login_page
 from monitor.server.pages import models as models_page
+from monitor.server.pages.error import render_error
 from monitor.server.problems import add_error_handlers
 
 API_PREFIX = "/api/v1"
@@ -54,6 +55,7 @@ def create_app(context: ServerContext, *, port: int | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
+    app.state.show_error = render_error
     for router in _API_ROUTERS:
         app.include_router(router, prefix=API_PREFIX)
     for router in _PAGE_ROUTERS:

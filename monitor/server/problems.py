@@ -1,4 +1,4 @@
-"""Errors of the API as `application/problem+json` (RFC 9457)."""
+"""Errors: `application/problem+json` (RFC 9457) for programs and the API, a page for a browser elsewhere."""
 
 import logging
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from config.errors import ConfigError, OutriderError, SchemaMismatch, StorageUnavailable
@@ -60,18 +60,36 @@ class ApiError(HTTPException):
         self.extra = dict(extra or {})
 
 
+def is_for_page(connection: HTTPConnection) -> bool:
+    """Return whether a person with a browser gets the answer: outside the API, and HTML is accepted."""
+    # The address as an object would contain the header Host, which the client chooses.
+    is_api = connection.scope["path"].startswith("/api/")
+    return not is_api and "text/html" in connection.headers.get("accept", "")
+
+
 def problem_response(
-    status: int, detail: str, *, headers: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None
+    connection: HTTPConnection,
+    status: int,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return the answer of an error."""
+    """Return the answer of an error: the page `show_error` of the application, or a problem.
+
+    Args:
+        connection: The request.
+        status: The HTTP status.
+        detail: The problem, its place and a remedy.
+        headers: Additional headers of the answer.
+        extra: Additional members of the problem.
+    """
+    if is_for_page(connection):
+        answer: Response = connection.app.state.show_error(connection, status, detail, headers=headers)
+        return answer
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     body = problem.model_dump(exclude_none=True) | dict(extra or {})
     return JSONResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
-
-
-def accepts_page(request: Request) -> bool:
-    """Return whether the client is a browser that shows pages."""
-    return "text/html" in request.headers.get("accept", "")
 
 
 def _lead_to_login(request: Request) -> Response:
@@ -82,7 +100,7 @@ def _lead_to_login(request: Request) -> Response:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have every error of the application answered as a problem."""
+    """Have every error of the application answered."""
     app.add_exception_handler(ApiError, _answer_api_error)
     app.add_exception_handler(StarletteHTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
@@ -92,9 +110,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def _answer_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    if error.status_code == 401 and accepts_page(request) and not request.url.path.startswith("/api/"):
+    if error.status_code == 401 and is_for_page(request):
         return _lead_to_login(request)
-    return problem_response(error.status_code, str(error.detail), headers=error.headers, extra=error.extra)
+    return problem_response(request, error.status_code, str(error.detail), headers=error.headers, extra=error.extra)
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -103,26 +121,28 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
         404: f"there is no {request.url.path}",
         405: f"{request.url.path} does not take {request.method}",
     }
-    return problem_response(error.status_code, details.get(error.status_code, str(error.detail)), headers=error.headers)
+    return problem_response(
+        request, error.status_code, details.get(error.status_code, str(error.detail)), headers=error.headers
+    )
 
 
-def _answer_invalid_request(_request: Request, error: Exception) -> Response:
+def _answer_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     parts = [
         {"where": ".".join(str(each) for each in part["loc"]), "message": str(part["msg"])} for part in error.errors()
     ]
     detail = "; ".join(f"{each['where']}: {each['message']}" for each in parts)
-    return problem_response(422, detail, extra={"errors": parts})
+    return problem_response(request, 422, detail, extra={"errors": parts})
 
 
-def _answer_outrider_error(_request: Request, error: Exception) -> Response:
+def _answer_outrider_error(request: Request, error: Exception) -> Response:
     if isinstance(error, StorageUnavailable):
-        return problem_response(503, str(error), headers={"Retry-After": str(_RETRY_AFTER_S)})
+        return problem_response(request, 503, str(error), headers={"Retry-After": str(_RETRY_AFTER_S)})
     if isinstance(error, SchemaMismatch | ConfigError):
-        return problem_response(503, str(error))
-    return _answer_unexpected(_request, error)
+        return problem_response(request, 503, str(error))
+    return _answer_unexpected(request, error)
 
 
 def _answer_unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed.", request.method, request.url.path, exc_info=error, extra={"action": "server"})
-    return problem_response(500, "an unexpected error; the log of the server has it")
+    return problem_response(request, 500, "an unexpected error; the log of the server has it")

@@ -3,7 +3,7 @@
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitor.server.problems import ApiError, problem_response
@@ -31,7 +31,7 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared[:12]) > MAX_BODY_SIZE_BYTES:
-            await problem_response(413, _TOO_LARGE)(scope, receive, send)
+            await problem_response(HTTPConnection(scope), 413, _TOO_LARGE)(scope, receive, send)
             return
         size_bytes = 0
 

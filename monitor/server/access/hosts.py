@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.metrics import split_address
@@ -52,7 +53,7 @@ class HostCheck:
         if scope["type"] == "http":
             found = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
             if len(found) != 1 or found[0] not in self._hosts:
-                answer = problem_response(421, _REFUSED)
+                answer = problem_response(HTTPConnection(scope), 421, _REFUSED)
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)

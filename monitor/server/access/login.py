@@ -12,7 +12,7 @@ from monitor.server.access.bodies import read_form
 from monitor.server.access.person import check_token
 from monitor.server.access.sessions import SESSION_LENGTH_S, cookie_name, issue_session
 from monitor.server.context import Context, ServerContext
-from monitor.server.problems import ApiError, accepts_page
+from monitor.server.problems import ApiError, is_for_page
 
 router = APIRouter()
 
@@ -26,7 +26,7 @@ async def login(request: Request, context: Context) -> Response:
     A browser is led to `next`, or back to the form after a wrong token; any other client gets 204.
     """
     fields = await _read_fields(request)
-    wants_page = accepts_page(request)
+    wants_page = is_for_page(request)
     try:
         person = await run_in_threadpool(check_token, request, context, fields.get("token", ""))
     except ApiError as error:
@@ -42,7 +42,7 @@ async def login(request: Request, context: Context) -> Response:
 @router.post("/logout")
 async def logout(request: Request, context: Context) -> Response:
     """End the session in this browser."""
-    answer = RedirectResponse("/login", status_code=303) if accepts_page(request) else Response(status_code=204)
+    answer = RedirectResponse("/login", status_code=303) if is_for_page(request) else Response(status_code=204)
     set_cookie(answer, context, "")
     return answer
 

@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor.server.problems import problem_response
@@ -37,10 +38,10 @@ class OriginCheck:
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and not is_link:
             headers = Headers(scope=scope)
             if "authorization" not in headers and not self._is_own(headers):
-                await problem_response(403, _CROSS_SITE)(scope, receive, send)
+                await problem_response(HTTPConnection(scope), 403, _CROSS_SITE)(scope, receive, send)
                 return
             if headers.get("content-type", "").lower().startswith(_SIMPLE_TYPES):
-                await problem_response(415, _WRONG_TYPE)(scope, receive, send)
+                await problem_response(HTTPConnection(scope), 415, _WRONG_TYPE)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
