@@ -26,6 +26,7 @@ class BucketCounts:
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
+        self._names = [*(f"{bound:g}" for bound in bounds), "+Inf"]
         self._edges = np.array(bounds)
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self.sum = 0.0
@@ -43,8 +44,7 @@ class BucketCounts:
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return the upper bound of each bucket as text, and the number of observations up to it."""
-        names = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
-        return list(zip(names, np.cumsum(self._counts).astype(float).tolist(), strict=True))
+        return list(zip(self._names, np.cumsum(self._counts).astype(float).tolist(), strict=True))
 
 
 class StreamCounters:

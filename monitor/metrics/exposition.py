@@ -3,20 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-    StateSetMetricFamily,
-)
-from prometheus_client.exposition import generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-
 from monitor.health.stream_health import HealthState
 from monitor.metrics.counters import STAGES, StreamCounters
+from monitor.metrics.families import Family
 from monitor.notify.delivery_counts import DeliveryNumbers
 from storage.queries.metric_facts import ChannelFacts, MetricFacts, StreamMetricFacts
 
@@ -87,37 +76,29 @@ def render_metrics(
     families = [*_count_families(counters), *_process_families(process), *_progress_families(progress)]
     if facts is not None:
         families += _stored_families(facts, process)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(families))
-    open_metrics: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
-    return Exposition(text=generate_latest(registry), open_metrics=open_metrics)
+    written = [family.write() for family in families]
+    return Exposition(
+        text=b"".join(part for heading, _, lines in written for part in (heading, lines)),
+        open_metrics=b"".join(part for _, heading, lines in written for part in (heading, lines)) + b"# EOF\n",
+    )
 
 
-class _Families:
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Sequence[Metric]:
-        """Return the families, as the client asks a collector for them."""
-        return self._families
-
-
-def _counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], float]) -> Metric:
-    family = CounterMetricFamily(f"outrider_{name}", text, labels=labels)
+def _counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], float]) -> Family:
+    family = Family("counter", f"outrider_{name}", text, labels)
     for values, number in rows.items():
-        family.add_metric(values, number)
+        family.add(values, number)
     return family
 
 
-def _gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], float | None]) -> Metric:
-    family = GaugeMetricFamily(f"outrider_{name}", text, labels=labels)
+def _gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], float | None]) -> Family:
+    family = Family("gauge", f"outrider_{name}", text, labels)
     for values, number in rows.items():
         if number is not None:
-            family.add_metric(values, number)
+            family.add(values, number)
     return family
 
 
-def _count_families(counters: Mapping[str, StreamCounters]) -> Iterator[Metric]:
+def _count_families(counters: Mapping[str, StreamCounters]) -> Iterator[Family]:
     stream = ("stream",)
     own = {(name,): each for name, each in counters.items()}
     yield _counter("events", "Events that were scored and stored.", stream, {k: c.events for k, c in own.items()})
@@ -139,21 +120,24 @@ def _count_families(counters: Mapping[str, StreamCounters]) -> Iterator[Metric]:
         ("stream", "table"),
         {(name, table): n for name, each in counters.items() for table, n in dict(each.stored_rows).items()},
     )
-    delivery = HistogramMetricFamily(
-        "outrider_event_delivery_seconds", "Time from the broker's timestamp to the commit.", labels=stream
+    delivery = Family(
+        "histogram", "outrider_event_delivery_seconds", "Time from the broker's timestamp to the commit.", stream
     )
-    stages = HistogramMetricFamily(
-        "outrider_batch_duration_seconds", "Duration of a stage of the path of a batch.", labels=("stream", "stage")
+    stages = Family(
+        "histogram",
+        "outrider_batch_duration_seconds",
+        "Duration of a stage of the path of a batch.",
+        ("stream", "stage"),
     )
     for name, each in counters.items():
-        delivery.add_metric((name,), each.delivery.cumulative(), each.delivery.sum)
+        delivery.add_histogram((name,), each.delivery.cumulative(), each.delivery.sum)
         for stage in STAGES:
-            stages.add_metric((name, stage), each.stages[stage].cumulative(), each.stages[stage].sum)
+            stages.add_histogram((name, stage), each.stages[stage].cumulative(), each.stages[stage].sum)
     yield delivery
     yield stages
 
 
-def _progress_families(progress: Mapping[str, StreamProgress]) -> Iterator[Metric]:
+def _progress_families(progress: Mapping[str, StreamProgress]) -> Iterator[Family]:
     stream = ("stream",)
     own = {(name,): each for name, each in progress.items()}
     yield _gauge(
@@ -168,20 +152,21 @@ def _progress_families(progress: Mapping[str, StreamProgress]) -> Iterator[Metri
         stream,
         {key: each.lag_events for key, each in own.items()},
     )
-    state = StateSetMetricFamily("outrider_health_state", "The state of a stream, as on the page.", labels=stream)
+    state = Family("stateset", "outrider_health_state", "The state of a stream, as on the page.", stream)
+    states = [known.value for known in HealthState]
     for key, each in own.items():
         found = each.health or HealthState.UNKNOWN
-        state.add_metric(key, {known.value: known is found for known in HealthState})
+        state.add_states(key, states, found.value)
     yield state
 
 
-def _process_families(process: ProcessFacts) -> Iterator[Metric]:
-    build = InfoMetricFamily("outrider_build", "The version of Outrider.")
-    build.add_metric((), {"version": process.version})
+def _process_families(process: ProcessFacts) -> Iterator[Family]:
+    build = Family("info", "outrider_build", "The version of Outrider.")
+    build.add_info((), {"version": process.version})
     yield build
-    config = InfoMetricFamily("outrider_config", "The hash of the settings of a stream.", labels=("stream",))
+    config = Family("info", "outrider_config", "The hash of the settings of a stream.", ("stream",))
     for name, digest in process.config_hashes.items():
-        config.add_metric((name,), {"hash": digest})
+        config.add_info((name,), {"hash": digest})
     yield config
     yield _gauge(
         "config_last_reload_successful",
@@ -209,7 +194,7 @@ def _by_label(numbers: Mapping[str, int]) -> dict[tuple[str, ...], float]:
     return {(label,): float(n) for label, n in numbers.items()}
 
 
-def _stored_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Metric]:
+def _stored_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Family]:
     yield from _threshold_families(facts)
     yield from _calibration_families(facts.streams)
     yield from _position_families(facts, process)
@@ -219,7 +204,7 @@ def _stored_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Metr
     yield _gauge("store_bytes", "Size of the database.", (), {(): facts.store_bytes})
 
 
-def _threshold_families(facts: MetricFacts) -> Iterator[Metric]:
+def _threshold_families(facts: MetricFacts) -> Iterator[Family]:
     found = {(name,): each.threshold for name, each in facts.streams.items() if each.threshold is not None}
     stream = ("stream",)
     yield _gauge("threshold", "The threshold in force, in nats.", stream, {k: t.value for k, t in found.items()})
@@ -254,13 +239,11 @@ def _latest_event_us(facts: StreamMetricFacts) -> int | None:
     return max((each.last_event_us for each in facts.partitions if each.last_event_us is not None), default=None)
 
 
-def _calibration_families(streams: Mapping[str, StreamMetricFacts]) -> Iterator[Metric]:
+def _calibration_families(streams: Mapping[str, StreamMetricFacts]) -> Iterator[Family]:
     found = {name: each.calibration for name, each in streams.items() if each.calibration is not None}
-    state = StateSetMetricFamily(
-        "outrider_calibration_state", "The state of the count model of outliers.", labels=("stream",)
-    )
+    state = Family("stateset", "outrider_calibration_state", "The state of the count model of outliers.", ("stream",))
     for name, each in found.items():
-        state.add_metric((name,), {known: known == each.state for known in CALIBRATION_STATES})
+        state.add_states((name,), CALIBRATION_STATES, each.state)
     yield state
     yield _gauge(
         "false_alarms_promised_per_week",
@@ -291,7 +274,7 @@ def _calibration_families(streams: Mapping[str, StreamMetricFacts]) -> Iterator[
         yield _gauge(f"verdict_precision{suffix}", text, ("stream",), rows)
 
 
-def _position_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Metric]:
+def _position_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Family]:
     streams = facts.streams
     labels = ("stream", "topic", "partition") if process.with_partitions else ("stream",)
     committed: dict[tuple[str, ...], float] = {}
@@ -322,14 +305,14 @@ def _position_families(facts: MetricFacts, process: ProcessFacts) -> Iterator[Me
         ("stream",),
         {(name,): float((each.lease_holder or "").startswith(process.owner)) for name, each in streams.items()},
     )
-    model = InfoMetricFamily("outrider_model", "The models that score events.", labels=("stream",))
+    model = Family("info", "outrider_model", "The models that score events.", ("stream",))
     for name, each in streams.items():
         for version, kind, role in each.models:
-            model.add_metric((name,), {"version": str(version), "kind": kind, "role": role})
+            model.add_info((name,), {"version": str(version), "kind": kind, "role": role})
     yield model
 
 
-def _channel_families(channels: Mapping[str, ChannelFacts]) -> Iterator[Metric]:
+def _channel_families(channels: Mapping[str, ChannelFacts]) -> Iterator[Family]:
     yield _gauge(
         "notifications_pending",
         "Messages that wait for delivery.",
@@ -344,7 +327,7 @@ def _channel_families(channels: Mapping[str, ChannelFacts]) -> Iterator[Metric]:
     )
 
 
-def _job_families(facts: MetricFacts) -> Iterator[Metric]:
+def _job_families(facts: MetricFacts) -> Iterator[Family]:
     yield _gauge(
         "job_last_success_timestamp_seconds",
         "Time of the last success of a job.",

@@ -1,5 +1,13 @@
 """The exposition: its names, and that both formats can be parsed."""
 
+import dataclasses
+from collections.abc import Iterable
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -109,6 +117,38 @@ def test_both_formats_parse_and_have_the_same_values() -> None:
         for sample in family.samples
     }
     assert own == samples(rendered.text)
+
+
+class Parsed:
+    """A collector of parsed families, for the writers of the client."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+@pytest.mark.parametrize("name", ["payments", 'a "quoted"\\ name,\nof {two} lines = \u00fc'])
+@pytest.mark.parametrize("number", [0, 0.1, 999_999, 1_234_567, 2.5e20, 1e-9, -3.5, float("inf"), float("nan")])
+def test_the_writers_of_the_client_write_the_same_bytes(name: str, number: float) -> None:
+    counters = counted()["payments"]
+    counters.stages["score"].add(0.02)
+    counters.delivery.sum = 1_234_567.5
+    facts = dataclasses.replace(FACTS, streams={name: FACTS.streams["payments"]}, store_bytes=number)  # type: ignore[arg-type]
+    process = dataclasses.replace(PROCESS, config_hashes={name: "abc"})
+    rendered = render_metrics({name: counters}, {name: PROGRESS["payments"]}, facts, process)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Parsed(parse_openmetrics(rendered.open_metrics.decode())))  # type: ignore[no-untyped-call]
+    assert generate_latest(registry) == rendered.text
+    assert generate_openmetrics(registry) == rendered.open_metrics  # type: ignore[no-untyped-call]
+    streams = {labels["stream"] for _, labels, _ in _list_samples(rendered.text) if "stream" in labels}
+    assert streams == {name}
+
+
+def _list_samples(text: bytes) -> list[tuple[str, dict[str, str], float]]:
+    families = text_string_to_metric_families(text.decode())
+    return [(each.name, each.labels, each.value) for family in families for each in family.samples]
 
 
 def test_without_the_database_only_the_facts_of_the_process_are_shown() -> None:
