@@ -15,7 +15,7 @@ from monitor.server.access.origin import OriginCheck
 from monitor.server.api import features, incidents, lists_of_all, live, models, mutes, stream_lists, streams, whatif
 from monitor.server.context import ServerContext
 from monitor.server.openapi import set_openapi
-from monitor.server.pages import incident, links, overview, stream
+from monitor.server.pages import incident, incident_mutes, links, overview, stream
 from monitor.server.pages import incidents as incidents_page
 from monitor.server.pages import login as login_page
 from monitor.server.pages import models as models_page
@@ -32,6 +32,8 @@ _PAGE_ROUTERS: tuple[APIRouter, ...] = (
     login_page.router,
     overview.router,
     incidents_page.router,
+    # Before the verbs, whose addresses have the same form.
+    incident_mutes.router,
     incident.router,
     stream.router,
     models_page.router,

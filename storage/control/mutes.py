@@ -73,12 +73,21 @@ def find_mute(
 
     Mutes of keys hold back a message only if together they name all suspect keys of its incident.
     """
-    matching = [mute for mute in stored if _is_in_force(mute, now_us, timezone) and _matches(mute, message)]
-    without_key = next((mute for mute in matching if mute.key is None), None)
-    if without_key is not None:
-        return without_key
-    with_key = [mute for mute in matching if mute.key in message.keys]
-    return with_key[0] if message.keys and {mute.key for mute in with_key} >= message.keys else None
+    matching = list_matching(stored, message, now_us=now_us, timezone=timezone)
+    return next((mute for mute in matching if mute.key is None), None) or _find_by_keys(matching, message)
+
+
+def list_matching(
+    stored: Iterable[StoredMute], message: MutableMessage, *, now_us: int, timezone: str
+) -> list[StoredMute]:
+    """Return the mutes in force that match a message, or one of its keys; see `find_mute` for whether they hold."""
+    return [mute for mute in stored if _is_in_force(mute, now_us, timezone) and _matches(mute, message)]
+
+
+def _find_by_keys(matching: Sequence[StoredMute], message: MutableMessage) -> StoredMute | None:
+    keys = {mute.key for mute in matching if mute.key is not None}
+    covers = bool(message.keys) and keys >= message.keys
+    return next((mute for mute in matching if mute.key is not None), None) if covers else None
 
 
 def _is_in_force(mute: StoredMute, now_us: int, timezone: str) -> bool:
@@ -93,7 +102,8 @@ def _matches(mute: StoredMute, message: MutableMessage) -> bool:
         (mute.kind, message.kind),
         (mute.incident_id, message.incident_id),
     )
-    return all(value is None or value == own for value, own in wanted)
+    is_own_key = mute.key is None or mute.key in message.keys
+    return is_own_key and all(value is None or value == own for value, own in wanted)
 
 
 def hold_back(conn: sa.Connection, message: MutableMessage, *, now_us: int, timezone: str, messages: int) -> bool:

@@ -103,6 +103,16 @@ def test_a_false_alarm_is_marked_with_its_reason(demo: RunningDemo, page: Page) 
     assert f"{after} nats ({lower} to {upper})" in announced
 
 
+def test_a_mute_is_added_and_ended_on_the_page_of_an_incident(demo: RunningDemo, page: Page) -> None:
+    page.goto(f"{demo.address}/incidents/{find_incidents(demo, 'drift')[0].id}")
+    panel = page.locator("[data-panel=mutes]")
+    page.get_by_label("Messages of").select_option("each drift of payments")
+    page.get_by_role("button", name="Mute", exact=True).click()
+    expect(panel).to_contain_text("Each drift of payments until")
+    panel.get_by_role("button", name=re.compile("End mute")).click()
+    expect(panel).to_contain_text("No mute is in force")
+
+
 def test_a_changed_basis_gives_a_new_preview_and_changes_nothing(demo: RunningDemo, page: Page) -> None:
     spikes = find_incidents(demo, "spike")
     page.goto(f"{demo.address}/incidents/{spikes[2].id}")

@@ -15,6 +15,7 @@ from monitor.incidents.verbs import Verb
 from monitor.server.pages.incident_answer import answer_incident, explain_tests, find_numbers
 from monitor.server.pages.incident_decide import PreviewCache, build_choice, list_verbs
 from monitor.server.pages.incident_facts import IncidentFacts
+from monitor.server.pages.incident_mutes import IncidentMutes, build_mutes
 from monitor.server.pages.incident_sql import incident_sql
 from monitor.server.pages.incident_tables import (
     build_drift,
@@ -29,6 +30,7 @@ from monitor.server.pages.incident_tables import (
 from monitor.server.pages.incident_timeline import build_timeline, find_due, find_repeat, tabulate_timeline
 from monitor.server.pages.incident_why import build_why, tabulate_attribution
 from monitor.server.pages.panels import Panel, PanelTable, read_panel
+from storage.control.mutes import MuteStore
 from storage.queries.dead_letter_reasons import DeadLetterGroup, read_dead_letter_reasons
 from storage.queries.similar_incidents import SimilarIncident, read_similar_incidents
 
@@ -75,6 +77,7 @@ class PageReader:
             "rows": (self._read_rows, lambda table: table),
             "reasons": (self._read_reasons, _tabulate_reasons),
             "decide": (self._read_choices, None),
+            "mutes": (self._read_mutes, None),
             "whose": (
                 lambda: build_whose(numbers) if facts.has_events else None,
                 lambda _: tabulate_keys(numbers) if facts.has_events else None,
@@ -138,6 +141,15 @@ class PageReader:
         rules = self._rules()
         due = None if rules is None or facts.incident.status != "open" else find_repeat(facts.incident, rules)
         return [build_choice(facts, verb, self._preview, self.facts.now_us, due) for verb in list_verbs(facts)]
+
+    def _read_mutes(self) -> IncidentMutes:
+        stream = self.settings.streams.get(self.facts.report.stream)
+        return build_mutes(
+            self.facts.verb_facts,
+            MuteStore(self.facts.db).read_all(),
+            now_us=self.facts.now_us,
+            timezone="UTC" if stream is None else stream.timezone,
+        )
 
     def _preview(self, verb: Verb) -> VerbPreview:
         facts = self.facts.verb_facts
