@@ -148,13 +148,14 @@ def test_exactly_one_of_two_daemons_repeats_and_the_other_goes_on_after_its_deat
 def test_daemon_that_stops_releases_the_channel_at_once(
     db: Database, stream_id: int, receiver: WebhookReceiver
 ) -> None:
-    IncidentLife(db, stream_id, ["am"]).fire()
-    first = make_sender(db, am=alertmanager(receiver))
+    # A name of its own: a thread of another test that hangs in a request may still hold the lease of its channel.
+    IncidentLife(db, stream_id, ["am_released"]).fire()
+    first = make_sender(db, am_released=alertmanager(receiver))
     first.start()
     wait_until(lambda: len(receiver.requests) >= 1)
     first.stop(5.0)
     seen = len(receiver.requests)
-    second = make_sender(db, am=alertmanager(receiver))
+    second = make_sender(db, am_released=alertmanager(receiver))
     second.start()
     wait_until(lambda: len(receiver.requests) > seen)
     second.stop(5.0)
