@@ -115,7 +115,7 @@ class StreamHealth:
 
     @property
     def first_fault(self) -> HealthProblem | None:
-        """Return the worst reason to think that Outrider does not do its work, whatever it finds in the events."""
+        """Return the worst reason to think that Outrider does not do its work, apart from findings in the events."""
         return next((each for each in self.problems if each.is_monitor), None)
 
     @property

@@ -78,7 +78,7 @@ class StreamHealthFacts:
 
     Attributes:
         stream: Name of the stream.
-        reports: The reports of all processes, whatever their age.
+        reports: The reports of all processes, of any age.
         lease_holder: The holder of the lease on the control plane; None if nobody has taken it or it was released.
         lease_expires_us: The end of the lease, which may have passed.
         has_model: Whether there is an active model, so that the warm-up is over.

@@ -1,4 +1,4 @@
-"""A burst in a stream of 30 learned windows is found, whatever the few windows before it look like."""
+"""A burst in a stream of 30 learned windows is found for any counts of the windows before it."""
 
 import json
 from pathlib import Path
