@@ -57,7 +57,7 @@ def main() -> None:
             owner="host:1:1",
             last_reload_succeeded=True,
             with_partitions=False,
-            deliveries=DeliveryNumbers(delivered={}, failed={}, dead={}),
+            deliveries=DeliveryNumbers(delivered={}, failed={}, dead={}, template_failures={}),
             job_runs={},
         )
         show("render", lambda: render_metrics(counters, progress, facts, process))

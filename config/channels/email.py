@@ -43,6 +43,10 @@ class EmailChannelSettings(ChannelSection):
         alias="from", description="The address of the sender, such as `Outrider <outrider@example.org>`."
     )
     to: Names = Field(description="The addresses of the recipients.")
+    template: str = Field(
+        default="",
+        description="Jinja2 template of the text of a mail, in plain text; its links follow. Empty: the default.",
+    )
     timeout: RequestTimeout = Field(
         default=timedelta(seconds=30), description="Timeout of the whole conversation with the server."
     )

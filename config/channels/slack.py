@@ -32,6 +32,10 @@ class SlackChannelSettings(ChannelSection):
         default="https://slack.com/api",
         description="The address of Slack's Web API; https://slack-gov.com/api for GovSlack.",
     )
+    template: str = Field(
+        default="",
+        description="Jinja2 template of the text of an incident and its changes, in mrkdwn. Empty: the default.",
+    )
     timeout: RequestTimeout = Field(
         default=timedelta(seconds=20), description="Timeout of the one or two requests of a message together."
     )

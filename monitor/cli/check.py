@@ -76,6 +76,7 @@ def command(ctx: click.Context, offline: bool) -> None:
     settings = load_settings(ctx)
     click.echo(yaml.safe_dump(settings.masked(), sort_keys=False, allow_unicode=True))
     report = _CheckReport()
+    _check_templates(settings, report)
     statuses: dict[str, StreamStatus] = {}
     if not offline:
         settings, statuses = _check_database(settings, report)
@@ -86,6 +87,17 @@ def command(ctx: click.Context, offline: bool) -> None:
     report.raise_problems()
     for line in closing_lines(report.never, offline=offline):
         report.print_comment(line)
+
+
+def _check_templates(settings: Settings, report: _CheckReport) -> None:
+    """Render the templates of messages with samples."""
+    from monitor.notify.template_check import find_template_problems
+
+    for problem in find_template_problems(settings.notify):
+        if problem.is_error:
+            report.add_problem(ConfigError(problem.text))
+        else:
+            report.print_comment(f"warning: {problem.text}")
 
 
 def _check_database(settings: Settings, report: _CheckReport) -> tuple[Settings, dict[str, StreamStatus]]:

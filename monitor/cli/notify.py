@@ -67,7 +67,8 @@ def test(ctx: click.Context, channel: str) -> None:
     from monitor.notify.channels import build_channels
 
     set_up_logging("debug" if ctx.obj["debug"] else "info")
-    receiver = build_channels(settings, None)[channel]
+    failed: list[str] = []
+    receiver = build_channels(settings, None, lambda _, cause: failed.append(cause))[channel]
     target = _channel_target(settings.notify, channel)
     try:
         for transition in _TRANSITIONS:
@@ -75,6 +76,10 @@ def test(ctx: click.Context, channel: str) -> None:
     finally:
         if isinstance(receiver, ClosableChannel):
             receiver.close()
+    if failed:
+        raise ConfigError(
+            f"notify.channels.{channel}.template: fails ({failed[0]}): the built-in text was sent; see docs/alerts.md"
+        )
 
 
 def _send_sample(receiver: "Channel", channel: str, target: str, transition: str) -> None:

@@ -178,6 +178,12 @@ def _process_families(process: ProcessFacts) -> Iterator[Family]:
     yield _counter("notifications", "Delivered messages.", channel, _by_label(numbers.delivered))
     yield _counter("notifications_dead", "Messages that were given up.", channel, _by_label(numbers.dead))
     yield _counter(
+        "notification_template_failures",
+        "Texts of messages whose template failed, so that the built-in text was sent.",
+        channel,
+        _by_label(numbers.template_failures),
+    )
+    yield _counter(
         "notifications_failed",
         "Failed attempts to deliver a message.",
         ("channel", "reason"),

@@ -12,15 +12,8 @@ from monitor.notify.delivery import DeliveryResult, FailureReason, delivered, re
 from monitor.notify.escaping import escape_mentions
 from monitor.notify.facts import MessageFacts, message_facts
 from monitor.notify.links import PageLinks
-from monitor.notify.templates import TextTemplate
+from monitor.notify.templates import TemplateFailureHandler, TextTemplate, log_template_failure
 from storage.control.outbox import Message
-
-_DEFAULT_TEXT = """\
-{{ summary }}
-Stream {{ stream }}, {{ kind }}, {{ severity }}, incident {{ incident_id }}, {{ at }}
-{% if incident_url %}
-{{ incident_url }}
-{% endif %}"""
 
 _TYPES = {"resolved": "success", "acknowledged": "info"}
 _SEVERITY_TYPES = {"critical": "failure", "warning": "warning"}
@@ -31,7 +24,12 @@ class AppriseTexts:
 
     concurrency = 1
 
-    def __init__(self, settings: AppriseChannelSettings, links: PageLinks) -> None:
+    def __init__(
+        self,
+        settings: AppriseChannelSettings,
+        links: PageLinks,
+        on_template_failure: TemplateFailureHandler = log_template_failure,
+    ) -> None:
         """Build the channel.
 
         Raises:
@@ -42,7 +40,7 @@ class AppriseTexts:
         self.timeout_s = settings.timeout.total_seconds()
         self._url = settings.url
         self._links = links
-        self._text = TextTemplate(settings.template, _DEFAULT_TEXT, escape_mentions)
+        self._text = TextTemplate(settings.template, escape_mentions, on_template_failure)
         self._service = self._load_service()
 
     def send(self, message: Message) -> DeliveryResult:
@@ -81,9 +79,15 @@ class AppriseTexts:
         return bool(
             self._service.notify(
                 title=escape_mentions(facts.headline),
-                body=self._text.render(facts),
+                body=self._text.render(facts) or _build_text(facts),
                 notify_type=kind,
                 body_format="text",
                 interpret_escapes=False,
             )
         )
+
+
+def _build_text(facts: MessageFacts) -> str:
+    place = f"Stream {facts.stream}, {facts.kind}, {facts.severity}, incident {facts.incident_id}, {facts.at}"
+    lines = [facts.summary, place, *([] if facts.incident_url is None else [facts.incident_url])]
+    return "\n".join(escape_mentions(line) for line in lines)

@@ -1,7 +1,9 @@
 """The channels of the configuration: the settings of each type become a channel."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from config.channels.alertmanager import AlertmanagerChannelSettings
 from config.channels.apprise import AppriseChannelSettings
@@ -12,6 +14,7 @@ from config.channels.pagerduty import PagerDutyChannelSettings
 from config.channels.registration import AnyChannelSettings
 from config.channels.slack import SlackChannelSettings
 from config.channels.webhook import WebhookChannelSettings
+from config.errors import ConfigError
 from config.kafka import KafkaSettings
 from config.settings import Settings
 from monitor.notify.alertmanager.channel import Alertmanager, StoredAlertStates
@@ -29,6 +32,8 @@ from storage.control.database_id import DatabaseId
 from storage.control.posted_messages import PostedMessageStore
 from storage.database.engine import Database
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelContext:
@@ -41,6 +46,7 @@ class ChannelContext:
         read_database_id: Returns the id of the database.
         kafka: The cluster of the streams.
         db: The database of the incidents; None for test messages.
+        on_template_failure: Is called with the channel and the cause when a template fails.
     """
 
     links: PageLinks
@@ -49,9 +55,12 @@ class ChannelContext:
     read_database_id: Callable[[], str]
     kafka: KafkaSettings
     db: Database | None
+    on_template_failure: Callable[[str, str], None]
 
     @classmethod
-    def from_settings(cls, settings: Settings, db: Database | None) -> "ChannelContext":
+    def from_settings(
+        cls, settings: Settings, db: Database | None, on_template_failure: Callable[[str, str], None]
+    ) -> "ChannelContext":
         """Return the context of the configuration; without a database for test messages, which are not stored."""
         url = _server_url(settings)
         secrets = () if settings.server is None else settings.server.link_secrets
@@ -62,27 +71,49 @@ class ChannelContext:
             read_database_id=(lambda: "test") if db is None else DatabaseId(db).read,
             kafka=settings.kafka,
             db=db,
+            on_template_failure=on_template_failure,
         )
 
 
-def build_channels(settings: Settings, db: Database | None) -> dict[str, Channel]:
+def log_template_failure(channel: str, cause: str) -> None:
+    """Log that the template of a channel has failed."""
+    log.warning(
+        "The template of the channel %s has failed (%s); the built-in text is sent.",
+        channel,
+        cause,
+        extra={"action": "notify", "channel": channel},
+    )
+
+
+def build_channels(
+    settings: Settings,
+    db: Database | None,
+    on_template_failure: Callable[[str, str], None] = log_template_failure,
+) -> dict[str, Channel]:
     """Build the configured channels, by name; `log` is always one of them.
 
     Args:
         settings: All settings.
         db: The database of the incidents; None for test messages, which belong to no incident.
+        on_template_failure: Is called with the channel and the cause when a template fails.
 
     Raises:
         ConfigError: A channel cannot be built, for example because a package is missing.
     """
-    context = ChannelContext.from_settings(settings, db)
-    named = {name: build_channel(name, channel, context) for name, channel in settings.notify.channels.items()}
-    return {"log": LogChannel()} | named
+    context = ChannelContext.from_settings(settings, db, on_template_failure)
+    channels: dict[str, Channel] = {"log": LogChannel()}
+    for name, channel in settings.notify.channels.items():
+        try:
+            channels[name] = build_channel(name, channel, context)
+        except ConfigError as error:
+            raise ConfigError(*(f"notify.channels.{name}: {problem}" for problem in error.problems)) from error
+    return channels
 
 
 def build_channel(name: str, settings: AnyChannelSettings, context: ChannelContext) -> Channel:
     """Build a channel of the type of its settings."""
     channel: Channel
+    template_failed = partial(context.on_template_failure, name)
     match settings:
         case LogChannelSettings():
             channel = LogChannel()
@@ -90,17 +121,17 @@ def build_channel(name: str, settings: AnyChannelSettings, context: ChannelConte
             channel = Webhook(settings)
         case AlertmanagerChannelSettings():
             states = None if context.db is None else StoredAlertStates(context.db, name)
-            channel = Alertmanager(settings, context.links, states)
+            channel = Alertmanager(settings, context.links, states, template_failed)
         case PagerDutyChannelSettings():
-            channel = PagerDuty(settings, context.links, context.read_database_id)
+            channel = PagerDuty(settings, context.links, context.read_database_id, template_failed)
         case KafkaChannelSettings():
             channel = KafkaTopic(settings, context.kafka, context.read_database_id)
         case AppriseChannelSettings():
-            channel = AppriseTexts(settings, context.links)
+            channel = AppriseTexts(settings, context.links, template_failed)
         case SlackChannelSettings():
-            channel = build_slack(settings, context.links, context.posted)
+            channel = build_slack(settings, context.links, context.posted, template_failed)
         case EmailChannelSettings():
-            channel = MailChannel(settings, context.links, context.actions, context.read_database_id)
+            channel = MailChannel(settings, context.links, context.actions, context.read_database_id, template_failed)
     return channel
 
 

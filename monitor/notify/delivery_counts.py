@@ -10,11 +10,12 @@ from monitor.notify.delivery import FailureReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryNumbers:
-    """Delivered messages, failed attempts by channel and reason, and messages given up."""
+    """Delivered messages, failed attempts by channel and reason, messages given up, and failures of templates."""
 
     delivered: Mapping[str, int]
     failed: Mapping[tuple[str, str], int]
     dead: Mapping[str, int]
+    template_failures: Mapping[str, int]
 
 
 class DeliveryCounts:
@@ -25,6 +26,7 @@ class DeliveryCounts:
         self._delivered: Counter[str] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
         self._dead: Counter[str] = Counter()
+        self._template_failures: Counter[str] = Counter()
 
     def count_delivery(self, channel: str) -> None:
         """Count a delivered message."""
@@ -37,7 +39,17 @@ class DeliveryCounts:
             self._failed[channel, reason.value] += 1
             self._dead[channel] += is_given_up
 
+    def count_template_failure(self, channel: str) -> None:
+        """Count a text that was replaced by the built-in one."""
+        with self._lock:
+            self._template_failures[channel] += 1
+
     def read(self) -> DeliveryNumbers:
         """Return the present numbers."""
         with self._lock:
-            return DeliveryNumbers(delivered=dict(self._delivered), failed=dict(self._failed), dead={**self._dead})
+            return DeliveryNumbers(
+                delivered=dict(self._delivered),
+                failed=dict(self._failed),
+                dead=dict(self._dead),
+                template_failures=dict(self._template_failures),
+            )

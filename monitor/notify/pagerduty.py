@@ -14,10 +14,9 @@ from monitor.notify.facts import MessageFacts, message_facts
 from monitor.notify.http_answer import interpret_response, quote_answer, user_agent
 from monitor.notify.http_post import PostError, PostTarget, post
 from monitor.notify.links import PageLinks
-from monitor.notify.templates import TextTemplate
+from monitor.notify.templates import TemplateFailureHandler, TextTemplate, log_template_failure
 from storage.control.outbox import Message
 
-_DEFAULT_SUMMARY = "{{ headline }}: {{ summary }}"
 _MAX_SUMMARY_CHARACTERS = 1_024
 _MAX_DETAILS_BYTES = 100_000
 """PagerDuty refuses events of more than 512 KiB."""
@@ -32,14 +31,18 @@ class PagerDuty:
     concurrency = 2
 
     def __init__(
-        self, settings: PagerDutyChannelSettings, links: PageLinks, read_database_id: Callable[[], str]
+        self,
+        settings: PagerDutyChannelSettings,
+        links: PageLinks,
+        read_database_id: Callable[[], str],
+        on_template_failure: TemplateFailureHandler = log_template_failure,
     ) -> None:
         self.timeout_s = settings.timeout.total_seconds()
         self._key = settings.routing_key
         self._target = PostTarget.from_url(settings.url)
         self._links = links
         self._read_database_id = read_database_id
-        self._summary = TextTemplate(settings.template, _DEFAULT_SUMMARY, escape_plain)
+        self._summary = TextTemplate(settings.template, escape_plain, on_template_failure)
 
     def send(self, message: Message) -> DeliveryResult:
         """Send an event; a repeated one has the same key and changes nothing."""
@@ -67,8 +70,9 @@ class PagerDuty:
         return event | ({"client_url": facts.incident_url} if facts.incident_url else {})
 
     def _build_payload(self, facts: MessageFacts) -> dict[str, Any]:
+        summary = self._summary.render(facts) or f"{facts.headline}: {facts.summary}"
         return {
-            "summary": shorten(escape_plain(self._summary.render(facts)), _MAX_SUMMARY_CHARACTERS),
+            "summary": shorten(escape_plain(summary), _MAX_SUMMARY_CHARACTERS),
             "source": facts.stream,
             "severity": facts.severity,
             "timestamp": facts.at,

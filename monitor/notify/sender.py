@@ -13,7 +13,7 @@ from config.settings import Settings
 from config.units import to_us
 from monitor.notify.backoff import next_attempt_us
 from monitor.notify.channel import Channel, ClosableChannel
-from monitor.notify.channels import build_channels
+from monitor.notify.channels import build_channels, log_template_failure
 from monitor.notify.delivery import DeliveryResult, FailureReason, retry
 from monitor.notify.delivery_counts import DeliveryCounts
 from monitor.notify.level_trigger import LevelChannel, LevelTrigger
@@ -129,9 +129,15 @@ class NotificationSender:
         cls, settings: Settings, outbox: Outbox, counts: DeliveryCounts | None = None
     ) -> "NotificationSender":
         """Build the sender of the configured channels."""
+        counts = counts or DeliveryCounts()
+
+        def on_template_failure(channel: str, cause: str) -> None:
+            log_template_failure(channel, cause)
+            counts.count_template_failure(channel)
+
         return cls(
             outbox,
-            build_channels(settings, outbox.database),
+            build_channels(settings, outbox.database, on_template_failure),
             deadline_us=to_us(settings.notify.deadline),
             counts=counts,
         )

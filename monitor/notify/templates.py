@@ -14,17 +14,32 @@ log = logging.getLogger(__name__)
 
 _MAX_CHARACTERS = 20_000
 
+TemplateFailureHandler = Callable[[str], None]
+"""Is called with the cause when a template has failed and the built-in text takes its place."""
+
+
+def log_template_failure(cause: str) -> None:
+    """Log that a template has failed."""
+    log.warning(
+        "A template of a message has failed (%s); the built-in text is sent.", cause, extra={"action": "notify"}
+    )
+
 
 class TextTemplate:
     """A template of a text. Its own text is kept as written; every value in it is escaped."""
 
-    def __init__(self, source: str, default: str, escape: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        escape: Callable[[str], str],
+        on_failure: TemplateFailureHandler = log_template_failure,
+    ) -> None:
         """Compile the template.
 
         Args:
-            source: The template of the user; empty: the default.
-            default: The template of the channel, for `source` that is empty or fails.
+            source: The template of the user; empty: there is none.
             escape: Escapes a value for the receiver.
+            on_failure: Is called when the template fails.
 
         Raises:
             ConfigError: `source` is not a template.
@@ -36,23 +51,25 @@ class TextTemplate:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._default = environment.from_string(default)
+        self._on_failure = on_failure
         try:
-            self._template = environment.from_string(source) if source else self._default
+            self._template = environment.from_string(source) if source else None
         except TemplateError as error:
-            raise ConfigError(f"a template of a message is not valid: {error}; see docs/alerts.md") from error
+            raise ConfigError(f"template: is not valid: {error}; see docs/alerts.md") from error
 
-    def render(self, facts: MessageFacts) -> str:
-        """Return the text. A template of the user that fails is replaced by the default, so that no message is lost."""
-        variables = facts.as_variables()
+    def render(self, facts: MessageFacts) -> str | None:
+        """Return the text, or None for the built-in text of the channel.
+
+        It is None without a template, and for a template that fails or gives an empty text, so that no message is lost.
+        """
+        if self._template is None:
+            return None
         try:
-            text = self._template.render(variables)
+            text = self._template.render(facts.as_variables())
         except Exception as error:  # noqa: BLE001 - a template may raise anything, and the message must be sent
-            log.warning(
-                "A template of a message has failed (%s: %s); the default text is sent.",
-                type(error).__name__,
-                error,
-                extra={"action": "notify"},
-            )
-            text = self._default.render(variables)
+            self._on_failure(f"{type(error).__name__}: {error}")
+            return None
+        if not text.strip():
+            self._on_failure("it gives an empty text")
+            return None
         return shorten(text, _MAX_CHARACTERS)

@@ -17,7 +17,7 @@ from monitor.notify.facts import message_facts
 from monitor.notify.http_answer import interpret_response, quote_answer, user_agent
 from monitor.notify.http_post import PostError, PostTarget, post
 from monitor.notify.links import PageLinks
-from monitor.notify.templates import TextTemplate
+from monitor.notify.templates import TemplateFailureHandler, TextTemplate, log_template_failure
 from storage.control.outbox import Message
 from storage.database.engine import Database
 from storage.queries.told_incidents import (
@@ -28,7 +28,6 @@ from storage.queries.told_incidents import (
 )
 
 _API_PATH = "/api/v2/alerts"
-_DEFAULT_SUMMARY = "{{ headline }}: {{ summary }}"
 _BATCH_INCIDENTS = 100
 """Incidents of one request."""
 
@@ -66,7 +65,13 @@ class Alertmanager:
 
     concurrency = 1
 
-    def __init__(self, settings: AlertmanagerChannelSettings, links: PageLinks, states: AlertStates | None) -> None:
+    def __init__(
+        self,
+        settings: AlertmanagerChannelSettings,
+        links: PageLinks,
+        states: AlertStates | None,
+        on_template_failure: TemplateFailureHandler = log_template_failure,
+    ) -> None:
         """Build the channel; `states` is None for test messages."""
         self.timeout_s = settings.timeout.total_seconds()
         self.interval_s = settings.interval.total_seconds()
@@ -75,7 +80,7 @@ class Alertmanager:
         self._targets = [PostTarget.from_url(url.rstrip("/") + _API_PATH) for url in settings.urls]
         self._links = links
         self._states = states
-        self._summary = TextTemplate(settings.template, _DEFAULT_SUMMARY, escape_mentions)
+        self._summary = TextTemplate(settings.template, escape_mentions, on_template_failure)
         self._pool = ThreadPoolExecutor(len(self._targets), thread_name_prefix="alertmanager")
 
     def send(self, message: Message) -> DeliveryResult:
@@ -141,7 +146,7 @@ class Alertmanager:
         alert: dict[str, Any] = {
             "labels": labels,
             "annotations": {
-                "summary": self._summary.render(facts),
+                "summary": self._summary.render(facts) or escape_mentions(f"{facts.headline}: {facts.summary}"),
                 "description": escape_mentions(facts.summary),
                 "transition": facts.transition,
                 "event_time": facts.at,

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 
 from config.channels.email import EmailChannelSettings
 from monitor.notify.delivery import DeliveryResult, FailureReason, delivered, refuse, retry
+from monitor.notify.escaping import escape_plain
 from monitor.notify.facts import message_facts
 from monitor.notify.links import PageLinks
 from monitor.notify.mail.action_links import ActionLinks
 from monitor.notify.mail.mail import MailLink, MailParts, build_mail
 from monitor.notify.mail.smtp import RefusedRecipient, SmtpTarget, send_mail
 from monitor.notify.mail.smtp_failures import SmtpError
+from monitor.notify.templates import TemplateFailureHandler, TextTemplate, log_template_failure
 from storage.control.outbox import Message
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class MailChannel:
         links: PageLinks,
         actions: ActionLinks | None,
         read_database_id: Callable[[], str],
+        on_template_failure: TemplateFailureHandler = log_template_failure,
     ) -> None:
         """Make the channel.
 
@@ -43,12 +46,17 @@ class MailChannel:
             links: The links to the page.
             actions: The links that act on an incident; None without a secret or an address of the page.
             read_database_id: Returns the id of the database.
+            on_template_failure: Is called when the template fails.
+
+        Raises:
+            ConfigError: The template is not valid.
         """
         self.timeout_s = settings.timeout.total_seconds()
         self._settings = settings
         self._links = links
         self._actions = actions
         self._read_database_id = read_database_id
+        self._text = TextTemplate(settings.template, escape_plain, on_template_failure)
         self._target = SmtpTarget(
             host=settings.host,
             port=settings.port,
@@ -62,7 +70,8 @@ class MailChannel:
         """Send the mail of a message to the recipients that have not got it yet."""
         reached = self._reached.get(message.id, set())
         recipients = [each for each in self._settings.to if each not in reached]
-        mail = build_mail(message_facts(message, self._links), self._build_parts(message))
+        facts = message_facts(message, self._links)
+        mail = build_mail(facts, self._build_parts(message, self._text.render(facts)))
         try:
             refused = send_mail(self._target, mail, self._settings.sender, recipients, self.timeout_s)
         except SmtpError as error:
@@ -98,7 +107,7 @@ class MailChannel:
         )
         return delivered(detail)
 
-    def _build_parts(self, message: Message) -> MailParts:
+    def _build_parts(self, message: Message, own_text: str | None) -> MailParts:
         page = self._links.incident(message.incident_id)
         database_id = "test" if message.test else self._read_database_id()
         actions = [] if message.test or self._actions is None else self._actions.build(message, database_id)
@@ -111,6 +120,7 @@ class MailChannel:
             database_id=database_id,
             page=None if page is None else MailLink(label="The incident", url=page),
             actions=actions,
+            own_text=own_text,
         )
 
 

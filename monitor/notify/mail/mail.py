@@ -40,6 +40,7 @@ class MailParts:
         database_id: Id of the database: ids of incidents repeat in other databases.
         page: Link to the incident's page, or None.
         actions: Links that act on the incident.
+        own_text: A text that takes the place of the summary and the list of facts, or None.
     """
 
     message_id: str
@@ -50,6 +51,7 @@ class MailParts:
     database_id: str
     page: MailLink | None = None
     actions: Sequence[MailLink] = ()
+    own_text: str | None = None
 
     @property
     def links(self) -> list[MailLink]:
@@ -100,25 +102,37 @@ def _to_one_line(text: str) -> str:
 
 
 def _build_text(facts: MessageFacts, parts: MailParts) -> str:
-    listed = "\n".join(f"{label + ':':20}{_to_one_line(value)}" for label, value in list_facts(facts))
     links = "".join(f"\n{link.label}:\n{link.url}\n" for link in parts.links)
-    return f"{_to_one_line(facts.summary)}\n\n{listed}\n{links}\n{_format_end(facts, parts)}\n"
+    return f"{parts.own_text or _list_as_text(facts)}\n{links}\n{_format_end(facts, parts)}\n"
+
+
+def _list_as_text(facts: MessageFacts) -> str:
+    listed = "\n".join(f"{label + ':':20}{_to_one_line(value)}" for label, value in list_facts(facts))
+    return f"{_to_one_line(facts.summary)}\n\n{listed}"
 
 
 def _build_html(facts: MessageFacts, parts: MailParts) -> str:
     """Return the mail as HTML without images, scripts and addresses of other servers."""
+    links = "".join(f'<p><a href="{html.escape(link.url)}">{html.escape(link.label)}</a></p>\n' for link in parts.links)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><body style="font-family:sans-serif;font-size:14px">\n'
+        f"{_list_as_html(facts) if parts.own_text is None else _text_as_html(parts.own_text)}{links}"
+        f'<p style="color:#555">{html.escape(_format_end(facts, parts))}</p>\n</body></html>\n'
+    )
+
+
+def _list_as_html(facts: MessageFacts) -> str:
     rows = "".join(
         f'<tr><td style="padding:2px 16px 2px 0;color:#555">{html.escape(label)}</td>'
         f"<td>{html.escape(_to_one_line(value))}</td></tr>\n"
         for label, value in list_facts(facts)
     )
-    links = "".join(f'<p><a href="{html.escape(link.url)}">{html.escape(link.label)}</a></p>\n' for link in parts.links)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><body style="font-family:sans-serif;font-size:14px">\n'
-        f'<p style="font-size:16px"><strong>{html.escape(_to_one_line(facts.summary))}</strong></p>\n'
-        f"<table>\n{rows}</table>\n{links}"
-        f'<p style="color:#555">{html.escape(_format_end(facts, parts))}</p>\n</body></html>\n'
-    )
+    summary = html.escape(_to_one_line(facts.summary))
+    return f'<p style="font-size:16px"><strong>{summary}</strong></p>\n<table>\n{rows}</table>\n'
+
+
+def _text_as_html(text: str) -> str:
+    return f'<div style="white-space:pre-wrap">{html.escape(text)}</div>\n'
 
 
 def _format_end(facts: MessageFacts, parts: MailParts) -> str:

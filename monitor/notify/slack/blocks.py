@@ -29,22 +29,27 @@ def escape(text: str) -> str:
     return escape_plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def build_incident(facts: MessageFacts) -> dict[str, Any]:
-    """Return the message of an incident in the state after a transition: `text` for notifications, and `blocks`."""
+def build_incident(facts: MessageFacts, own_text: str | None = None) -> dict[str, Any]:
+    """Return the message of an incident in the state after a transition: `text` for notifications, and `blocks`.
+
+    Args:
+        facts: The facts of the message.
+        own_text: A text in mrkdwn, with its values escaped, that takes the place of the summary and the list of facts.
+    """
     fields = [f"*{escape(label)}:* {escape(value)}" for label, value in list_facts(facts)]
-    blocks: list[Block] = [
-        _header(_format_headline(facts)),
-        _section(escape(facts.summary)),
-        {"type": "section", "fields": [_mrkdwn(field, _MAX_FIELD_CHARACTERS) for field in fields[:_MAX_FIELDS]]},
-        _context(_format_origin(facts)),
-    ]
+    listed: Block = {
+        "type": "section",
+        "fields": [_mrkdwn(each, _MAX_FIELD_CHARACTERS) for each in fields[:_MAX_FIELDS]],
+    }
+    body = [_section(escape(facts.summary)), listed] if own_text is None else [_section(own_text)]
+    blocks: list[Block] = [_header(_format_headline(facts)), *body, _context(_format_origin(facts))]
     return {"text": build_fallback(facts), "blocks": limit_blocks(blocks)}
 
 
-def build_change(facts: MessageFacts) -> dict[str, Any]:
-    """Return the message of one transition, for the thread of its incident."""
+def build_change(facts: MessageFacts, own_text: str | None = None) -> dict[str, Any]:
+    """Return the message of one transition, for the thread of its incident; see `build_incident`."""
     state = f"{_find_mark(facts)} *{escape(describe_state(facts))}* ({escape(facts.severity)}), {facts.at}"
-    blocks: list[Block] = [_section(f"{state}\n{escape(facts.summary)}")]
+    blocks: list[Block] = [_section(f"{state}\n{escape(facts.summary) if own_text is None else own_text}")]
     return {"text": build_fallback(facts), "blocks": limit_blocks(blocks)}
 
 

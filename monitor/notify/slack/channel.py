@@ -12,9 +12,10 @@ from monitor.notify.facts import message_facts
 from monitor.notify.http_post import PostTarget
 from monitor.notify.links import PageLinks
 from monitor.notify.slack.answers import GONE_ERRORS
-from monitor.notify.slack.blocks import build_change, build_incident
+from monitor.notify.slack.blocks import build_change, build_incident, escape
 from monitor.notify.slack.posted import PostedMessages
 from monitor.notify.slack.requests import SlackAnswer, SlackRequests
+from monitor.notify.templates import TemplateFailureHandler, TextTemplate, log_template_failure
 from storage.control.outbox import Message
 from storage.control.posted_messages import PostedMessage
 
@@ -24,9 +25,33 @@ _BROADCAST = frozenset({"escalated", "reopened"})
 _MAX_UNRECORDED = 100
 
 
-def build_slack(settings: SlackChannelSettings, links: PageLinks, posted: PostedMessages) -> Channel:
+def build_slack(
+    settings: SlackChannelSettings,
+    links: PageLinks,
+    posted: PostedMessages,
+    on_template_failure: TemplateFailureHandler = log_template_failure,
+) -> Channel:
     """Return the form of the channel that the settings describe."""
-    return SlackWebhook(settings, links) if settings.webhook_url else SlackBot(settings, links, posted)
+    texts = SlackTexts(links, TextTemplate(settings.template, escape, on_template_failure))
+    return SlackWebhook(settings, texts) if settings.webhook_url else SlackBot(settings, texts, posted)
+
+
+class SlackTexts:
+    """Builds the messages of a channel from its template, or from the built-in text."""
+
+    def __init__(self, links: PageLinks, template: TextTemplate) -> None:
+        self._links = links
+        self._template = template
+
+    def build_incident(self, message: Message) -> dict[str, Any]:
+        """Return the message of the incident after a transition."""
+        facts = message_facts(message, self._links)
+        return _UNLINKED | build_incident(facts, self._template.render(facts))
+
+    def build_change(self, message: Message) -> dict[str, Any]:
+        """Return the message of a transition for the thread of its incident."""
+        facts = message_facts(message, self._links)
+        return _UNLINKED | build_change(facts, self._template.render(facts))
 
 
 class SlackBot:
@@ -38,10 +63,10 @@ class SlackBot:
 
     concurrency = 1
 
-    def __init__(self, settings: SlackChannelSettings, links: PageLinks, posted: PostedMessages) -> None:
+    def __init__(self, settings: SlackChannelSettings, texts: SlackTexts, posted: PostedMessages) -> None:
         self.timeout_s = settings.timeout.total_seconds()
         self._settings = settings
-        self._links = links
+        self._texts = texts
         self._posted = posted
         self._requests = SlackRequests([settings.token], is_api=True)
         self._unrecorded: dict[tuple[str, int], PostedMessage] = {}
@@ -57,7 +82,7 @@ class SlackBot:
             return self._post(message, deadline_s)
         if posted.notification_id == message.id:
             return delivered("posted before")
-        changed = self._call("chat.update", _address(posted) | self._build_incident(message), deadline_s)
+        changed = self._call("chat.update", _address(posted) | self._texts.build_incident(message), deadline_s)
         if changed.error in GONE_ERRORS:
             return self._post(message, deadline_s)
         if not changed.is_ok:
@@ -75,7 +100,7 @@ class SlackBot:
         return unrecorded
 
     def _post(self, message: Message, deadline_s: float) -> DeliveryResult:
-        content = {"channel": self._settings.channel} | self._build_incident(message)
+        content = {"channel": self._settings.channel} | self._texts.build_incident(message)
         answer = self._call("chat.postMessage", content, deadline_s)
         if not answer.is_ok:
             return answer.result
@@ -92,8 +117,7 @@ class SlackBot:
             "channel": posted.place,
             "thread_ts": posted.reference,
             "reply_broadcast": message.transition in _BROADCAST,
-            **_UNLINKED,
-            **build_change(message_facts(message, self._links)),
+            **self._texts.build_change(message),
         }
         answer = self._call("chat.postMessage", content, deadline_s)
         if not answer.is_ok:
@@ -111,9 +135,6 @@ class SlackBot:
             return retry(FailureReason.UNKNOWN, f"posted, but the message could not be recorded: {error}")
         return delivered("posted")
 
-    def _build_incident(self, message: Message) -> dict[str, Any]:
-        return _UNLINKED | build_incident(message_facts(message, self._links))
-
     def _call(self, method: str, content: dict[str, Any], deadline_s: float) -> SlackAnswer:
         url = f"{self._settings.api_url.rstrip('/')}/{method}"
         return self._requests.send(url, content, {"Authorization": f"Bearer {self._settings.token}"}, deadline_s)
@@ -124,15 +145,15 @@ class SlackWebhook:
 
     concurrency = 1
 
-    def __init__(self, settings: SlackChannelSettings, links: PageLinks) -> None:
+    def __init__(self, settings: SlackChannelSettings, texts: SlackTexts) -> None:
         self.timeout_s = settings.timeout.total_seconds()
         self._url = settings.webhook_url
-        self._links = links
+        self._texts = texts
         self._requests = SlackRequests([self._url, PostTarget.from_url(self._url).path], is_api=False)
 
     def send(self, message: Message) -> DeliveryResult:
         """Post a transition."""
-        content = _UNLINKED | build_incident(message_facts(message, self._links))
+        content = self._texts.build_incident(message)
         return self._requests.send(self._url, content, {}, time.monotonic() + self.timeout_s).result
 
 

@@ -117,3 +117,33 @@ def test_schema_of_the_request_body_is_printed(outrider: OutriderRunner) -> None
     result = outrider("notify", "schema")
     assert result.code == 0
     assert "transition" in json.loads(result.out)["properties"]
+
+
+def test_template_that_fails_is_an_error_of_the_test_although_the_messages_are_sent(
+    outrider: OutriderRunner, receiver: WebhookReceiver, tmp_path: Path, url: str
+) -> None:
+    channel = f"{{type: slack, webhook_url: '{receiver.url}', template: '{{{{ details.nothing }}}}'}}"
+    config = write_config(tmp_path, url, f"notify: {{channels: {{chat: {channel}}}}}")
+    receiver.react = lambda _: RespondReaction(status=200, body=b"ok")
+    result = outrider("notify", "test", "chat", config=config)
+    assert result.code == 2
+    assert "notify.channels.chat.template: fails (UndefinedError: " in result.err
+    assert len(receiver.requests) == 2
+
+
+def test_check_finds_templates_that_fail(outrider: OutriderRunner, tmp_path: Path, url: str) -> None:
+    channels = ", ".join(
+        f"{name}: {{type: apprise, url: 'json://localhost', template: '{template}'}}"
+        for name, template in {
+            "a": "{{ sumary }}",
+            "b": "{{ summary",
+            "c": "{{ details.n }}",
+            "d": "{{ kind }}",
+        }.items()
+    )
+    result = outrider("check", "--offline", config=write_config(tmp_path, url, f"notify: {{channels: {{{channels}}}}}"))
+    assert result.code == 2
+    assert "notify.channels.a.template: fails for a message spike opened: UndefinedError" in result.err
+    assert "notify.channels.b.template: is not valid" in result.err
+    assert "# warning: notify.channels.c.template: fails where a detail is missing" in result.out
+    assert "channels.d" not in result.err

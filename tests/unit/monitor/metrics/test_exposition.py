@@ -32,7 +32,9 @@ PROCESS = ProcessFacts(
     owner="host:1:2",
     last_reload_succeeded=True,
     with_partitions=False,
-    deliveries=DeliveryNumbers(delivered={"ops": 3}, failed={("ops", "server_error"): 2}, dead={"ops": 1}),
+    deliveries=DeliveryNumbers(
+        delivered={"ops": 3}, failed={("ops", "server_error"): 2}, dead={"ops": 1}, template_failures={"ops": 4}
+    ),
     job_runs={"health": (1, 0.25), "retention": (0, None)},
 )
 FACTS = MetricFacts(
@@ -103,6 +105,7 @@ def test_counts_and_stored_facts_have_their_values() -> None:
     assert found["outrider_incidents_open", (("kind", "spike"), ("severity", "critical"), stream)] == 1
     assert found["outrider_leader", (stream,)] == 1
     assert found["outrider_notifications_failed_total", (("channel", "ops"), ("reason", "server_error"))] == 2
+    assert found["outrider_notification_template_failures_total", (("channel", "ops"),)] == 4
     assert found["outrider_notifications_muted_total", ()] == 2
     assert found["outrider_job_failures_total", (("job", "health"),)] == 1
     assert found["outrider_store_bytes", ()] == 4096

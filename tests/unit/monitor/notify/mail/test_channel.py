@@ -19,7 +19,7 @@ from monitor.notify.mail.channel import MailChannel
 from monitor.notify.signed_links import read_link
 from tests.servers.certificates import Authority
 from tests.servers.receiver import refusing_port
-from tests.servers.smtp import PASSWORD, USERNAME, SmtpServer
+from tests.servers.smtp import PASSWORD, USERNAME, ReceivedMail, SmtpServer
 from tests.unit.monitor.notify.messages import T0, make_message
 
 # aiosmtpd warns of a login without TLS, which is what a test needs.
@@ -227,3 +227,31 @@ def test_a_server_that_breaks_off_or_is_away_is_tried_again() -> None:
 def test_a_host_that_does_not_exist_is_tried_again() -> None:
     result = make_channel(1, server="smtp://no-such-host.invalid:25", tls="starttls").send(make_message())
     assert (result.outcome, result.reason) == ("retry", FailureReason.CONNECTION)
+
+
+def test_template_is_the_text_of_the_mail_and_its_links_stay() -> None:
+    message = make_message(channel="post", summary="<b>x</b>\r\nBcc: all@example.org")
+    with SmtpServer() as server:
+        make_channel(server.port, template="{{ stream }} & Co\n\n{{ summary }}").send(message)
+        (mail,) = server.mails
+    text, page = (body_of(mail, kind) for kind in ("plain", "html"))
+    assert text.startswith("payments & Co\n\n<b>x</b>  Bcc: all@example.org\n")
+    assert text.count(f"{URL}/links/") == 2
+    assert "payments &amp; Co\n\n&lt;b&gt;x&lt;/b&gt;" in page
+    assert page.count(f"{URL}/links/") == 2
+    assert "Outliers" not in text
+
+
+def test_template_that_fails_sends_the_built_in_text() -> None:
+    message = make_message(channel="post")
+    with SmtpServer() as server:
+        assert make_channel(server.port, template="{{ 1 / 0 }}").send(message).outcome == "delivered"
+        assert make_channel(server.port).send(message).outcome == "delivered"
+        first, second = server.mails
+    assert first.raw == second.raw
+
+
+def body_of(mail: ReceivedMail, kind: str) -> str:
+    body = mail.content.get_body([kind])  # type: ignore[arg-type]
+    assert body is not None
+    return str(body.get_content()).replace("\r\n", "\n")

@@ -220,3 +220,31 @@ def test_a_test_message_is_marked(workspace: SlackWorkspace) -> None:
     assert bot.send(replace(test, id="t2", transition="resolved")).outcome == "delivered"
     assert len(workspace.messages) == 1
     assert "Test message" in json.dumps(list(workspace.messages.values()))
+
+
+def test_template_replaces_the_text_and_its_values_are_escaped(workspace: SlackWorkspace) -> None:
+    bot = make_bot(workspace, template="*{{ stream }}* <https://runbook.example|runbook>\n{{ summary }}")
+    bot.send(make_message(summary="<!channel> & more"))
+    (opened,) = [section_of(each) for each in workspace.messages.values()]
+    bot.send(RESOLVED)
+    (change,) = [section_of(each) for each in workspace.replies]
+    assert opened == "*payments* <https://runbook.example|runbook>\n&lt;!channel&gt; &amp; more"
+    assert "*resolved*" in change
+    assert change.endswith("*payments* <https://runbook.example|runbook>\n5 clean windows")
+
+
+def test_template_that_fails_sends_the_built_in_text_and_is_reported(workspace: SlackWorkspace) -> None:
+    failures: list[str] = []
+    settings = SlackChannelSettings(
+        type="slack", token=TOKEN, channel="#ops", api_url=workspace.api_url, template="{{ details.nothing }}"
+    )
+    bot = build_slack(settings, LINKS, PostedInMemory(), failures.append)
+    assert bot.send(OPENED).outcome == "delivered"
+    assert "30 outliers among 60 events" in str(workspace.messages)
+    assert failures == ["UndefinedError: 'dict object' has no attribute 'nothing'"]
+
+
+def section_of(message: dict[str, Any]) -> str:
+    """Return the text of the only section of a message."""
+    (section,) = [block for block in message["blocks"] if block["type"] == "section"]
+    return str(section["text"]["text"])
