@@ -127,6 +127,7 @@ _LOCAL_KEYS = (
     "notify.channels.*.password_file",
     "notify.channels.*.from",
     "notify.channels.*.to",
+    "notify.channels.*.group_wait",
     "notify.channels.*.template",
     "notify.channels.*.urls",
     "notify.channels.*.labels",

@@ -7,19 +7,30 @@ from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.utils import parseaddr
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from config.channels.base import ChannelSection
 from config.channels.http import RequestTimeout
 from config.section import Names, raise_problems
 from config.server import is_loopback
+from config.units import Duration, format_duration
 
 MailTls = Literal["starttls", "implicit", "none"]
 
 _DEFAULT_PORTS = {"starttls": 587, "implicit": 465, "none": 25}
+_MAX_GROUP_WAIT = timedelta(minutes=10)
+
+
+def _check_group_wait(wait: timedelta) -> timedelta:
+    if wait > _MAX_GROUP_WAIT:
+        raise ValueError(f"must be at most {format_duration(_MAX_GROUP_WAIT)}")
+    return wait
+
+
+GroupWait = Annotated[Duration, AfterValidator(_check_group_wait)]
 _ADDRESS = re.compile(r"^[^\s<>@,;:\"()\[\]\\]+@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")
 
 
@@ -43,6 +54,11 @@ class EmailChannelSettings(ChannelSection):
         alias="from", description="The address of the sender, such as `Outrider <outrider@example.org>`."
     )
     to: Names = Field(description="The addresses of the recipients.")
+    group_wait: GroupWait = Field(
+        default=timedelta(0),
+        description="Time for which a new incident waits for others, at most 10m: all of them are one mail. A critical "
+        "one does not wait, and takes the waiting ones along. 0s: one mail each.",
+    )
     template: str = Field(
         default="",
         description="Jinja2 template of the text of a mail, in plain text; its links follow. Empty: the default.",

@@ -1,6 +1,7 @@
 """Notification channels: the protocol, and the log channel."""
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from monitor.notify.delivery import DeliveryResult, delivered
@@ -23,6 +24,23 @@ class Channel(Protocol):
 
     def send(self, message: Message) -> DeliveryResult:
         """Send a message; the result gives the reason if it was not delivered."""
+        ...
+
+
+@runtime_checkable
+class GroupChannel(Channel, Protocol):
+    """A channel that can send several new incidents as one message.
+
+    Attributes:
+        group_wait_us: Time for which a new incident that is not critical waits for others; 0: each is sent alone.
+        max_group: Largest number of incidents in a message.
+    """
+
+    group_wait_us: int
+    max_group: int
+
+    def send_group(self, messages: Sequence[Message]) -> DeliveryResult:
+        """Send several messages as one; the order is that of the outbox, the same at each attempt."""
         ...
 
 

@@ -6,13 +6,13 @@ Each channel has its own threads, so that a channel that hangs delays neither th
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from config.errors import StorageUnavailable
 from config.settings import Settings
 from config.units import to_us
 from monitor.notify.backoff import next_attempt_us
-from monitor.notify.channel import Channel, ClosableChannel
+from monitor.notify.channel import Channel, ClosableChannel, GroupChannel
 from monitor.notify.channels import build_channels, log_template_failure
 from monitor.notify.delivery import DeliveryResult, FailureReason, retry
 from monitor.notify.delivery_counts import DeliveryCounts
@@ -34,11 +34,21 @@ def deliver_next(outbox: Outbox, name: str, channel: Channel, deadline_us: int) 
     The message is claimed for slightly longer than sending may take. If the process dies in that time, the message may
     have been sent; it is sent again, under the same id, when the claim has expired.
     """
-    message = outbox.claim(name, claim_duration_us(channel))
-    if message is None:
+    messages = claim_messages(outbox, name, channel)
+    if not messages:
         return False
-    record_result(outbox, message, send_message(channel, message), deadline_us, DeliveryCounts())
+    record_result(outbox, messages, send_messages(channel, messages), deadline_us, DeliveryCounts())
     return True
+
+
+def claim_messages(outbox: Outbox, name: str, channel: Channel) -> list[Message]:
+    """Claim the next due message of a channel, with those that are sent together with it."""
+    if isinstance(channel, GroupChannel) and channel.group_wait_us:
+        return outbox.claim_group(
+            name, claim_duration_us(channel), wait_us=channel.group_wait_us, max_messages=channel.max_group
+        )
+    message = outbox.claim(name, claim_duration_us(channel))
+    return [] if message is None else [message]
 
 
 def claim_duration_us(channel: Channel) -> int:
@@ -46,9 +56,12 @@ def claim_duration_us(channel: Channel) -> int:
     return int((channel.timeout_s + _LEASE_MARGIN_S) * 1e6)
 
 
-def send_message(channel: Channel, message: Message) -> DeliveryResult:
-    """Send a message; an exception of the channel becomes a result that is retried."""
+def send_messages(channel: Channel, messages: Sequence[Message]) -> DeliveryResult:
+    """Send a message, or several as one; an exception of the channel becomes a result that is retried."""
+    message = messages[0]
     try:
+        if len(messages) > 1 and isinstance(channel, GroupChannel):
+            return channel.send_group(messages)
         return channel.send(message)
     except Exception as error:
         log.exception(
@@ -58,12 +71,14 @@ def send_message(channel: Channel, message: Message) -> DeliveryResult:
 
 
 def record_result(
-    outbox: Outbox, message: Message, result: DeliveryResult, deadline_us: int, counts: DeliveryCounts
+    outbox: Outbox, messages: Sequence[Message], result: DeliveryResult, deadline_us: int, counts: DeliveryCounts
 ) -> None:
-    """Record the result of an attempt: the message is delivered, due again later, or given up."""
+    """Record the result of an attempt, in one transaction: the messages are delivered, due again later, or given up."""
+    message, *others = messages
     if result.outcome == "delivered":
-        outbox.mark_delivered(message)
-        counts.count_delivery(message.channel)
+        outbox.mark_delivered(*messages)
+        for each in messages:
+            counts.count_delivery(each.channel)
         return
 
     def decide(now_us: int) -> int | None:
@@ -79,8 +94,9 @@ def record_result(
         )
 
     reason = result.reason or FailureReason.UNKNOWN
-    wait_us = outbox.mark_failed(message, result.detail, decide, reason=reason.value)
-    counts.count_failure(message.channel, reason, is_given_up=wait_us is None)
+    wait_us = outbox.mark_failed(message, result.detail, decide, reason=reason.value, others=others)
+    for each in messages:
+        counts.count_failure(each.channel, reason, is_given_up=wait_us is None)
     _log_failure(message, result, wait_us)
 
 
@@ -233,11 +249,11 @@ class _ChannelSender:
                 if not self._level.hold():
                     return False
                 self._level.repeat_if_due()
-            message = self._outbox.claim(self._name, claim_duration_us(self._channel))
-            if message is None:
+            messages = claim_messages(self._outbox, self._name, self._channel)
+            if not messages:
                 return False
             self._start_thread(self._run_helper_thread)
-            self._record_result(message, send_message(self._channel, message))
+            self._record_result(messages, send_messages(self._channel, messages))
         except StorageUnavailable as error:
             log.warning("Channel %s: %s; retrying.", self._name, error, extra={"action": "notify"})
             return False
@@ -246,12 +262,12 @@ class _ChannelSender:
             return False
         return True
 
-    def _record_result(self, message: Message, result: DeliveryResult) -> None:
+    def _record_result(self, messages: Sequence[Message], result: DeliveryResult) -> None:
         """Record a result, retrying for a minute; a message without a record is sent again under the same id."""
         until_s = time.monotonic() + _RECORD_TIMEOUT_S
         while True:
             try:
-                record_result(self._outbox, message, result, self._deadline_us, self._counts)
+                record_result(self._outbox, messages, result, self._deadline_us, self._counts)
             except StorageUnavailable:
                 if self._abandoned.is_set() or time.monotonic() > until_s:
                     raise

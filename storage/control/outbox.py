@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,21 +74,65 @@ class Outbox:
         No other daemon can claim it during the lease. If the claimant crashes, the notification is due again after the
         lease. The transitions of one incident are delivered in order: while one is pending, later ones are not due.
         """
+        claimed = self.claim_group(channel, lease_us, wait_us=0, max_messages=1)
+        return claimed[0] if claimed else None
+
+    def claim_group(self, channel: str, lease_us: int, *, wait_us: int, max_messages: int) -> list[Message]:
+        """Claim the oldest due notification and those that are sent together with it; return none if none is due.
+
+        A new incident that is not critical, and to which nothing has happened since, is due `wait_us` after it was
+        stored. The first one that is due takes all
+        new incidents of the channel along. The group is stored, so that each attempt has the same messages.
+
+        Args:
+            channel: The channel.
+            lease_us: Time for which the notifications are claimed.
+            wait_us: Time for which new incidents wait for others.
+            max_messages: Largest number of messages in a new group; 1: no groups.
+        """
+        due = self._select_due(channel, wait_us)
         with self._db.read() as conn:
-            if conn.execute(self._select_due(channel)).first() is None:
-                return None
+            if conn.execute(due).first() is None:
+                return []
         with self._db.write() as conn:
-            message_id = conn.execute(self._select_due(channel).with_for_update(skip_locked=True)).scalar_one_or_none()
+            locked = due.with_for_update(skip_locked=True, of=notifications)
+            message_id = conn.execute(locked).scalar_one_or_none()
             if message_id is None:
-                return None
+                return []
+            ids = self._find_group(conn, channel, message_id, max_messages)
+            claim: dict[str, Any] = {"group_id": ids[0]} if len(ids) > 1 else {}
             conn.execute(
                 notifications.update()
-                .where(notifications.c.id == message_id)
-                .values(attempts=notifications.c.attempts + 1, next_attempt_at_us=self._db.now_us(conn) + lease_us)
+                .where(notifications.c.id.in_(ids))
+                .values(
+                    attempts=notifications.c.attempts + 1,
+                    next_attempt_at_us=self._db.now_us(conn) + lease_us,
+                    **claim,
+                )
             )
-            return _read_message(conn, message_id)
+            rows = conn.execute(select_messages().where(notifications.c.id.in_(ids)).order_by(transitions.c.id)).all()
+            return [to_message(row) for row in rows]
 
-    def _select_due(self, channel: str) -> sa.Select[Any]:
+    def _find_group(self, conn: sa.Connection, channel: str, first_id: str, max_messages: int) -> list[str]:
+        """Return the ids of a due message and those to send with it, in the order of the transitions."""
+        first = conn.execute(_select_newness().where(notifications.c.id == first_id)).one()
+        is_of_channel = (notifications.c.channel == channel, notifications.c.state == "pending")
+        others = _select_newness().where(*is_of_channel, notifications.c.id != first_id)
+        if first.group_id is not None:
+            members = others.where(notifications.c.group_id == first_id)
+        elif first.is_new and max_messages > 1:
+            members = (
+                others.where(_is_new())
+                .order_by(transitions.c.id)
+                .limit(max_messages - 1)
+                .with_for_update(skip_locked=True, of=notifications)
+            )
+        else:
+            return [first_id]
+        found = [first, *conn.execute(members)]
+        return [row.id for row in sorted(found, key=lambda row: int(row.transition_id))]
+
+    def _select_due(self, channel: str, wait_us: int) -> sa.Select[Any]:
         earlier = notifications.alias()
         has_earlier_pending = sa.exists().where(
             earlier.c.incident_id == notifications.c.incident_id,
@@ -101,24 +145,46 @@ class Outbox:
         from_the_future = sa.and_(
             notifications.c.created_at_us > now_us, notifications.c.next_attempt_at_us > now_us + _MAX_RETRY_WAIT_US
         )
-        return (
+        # The first message of a group is claimed, and takes the others along.
+        first = notifications.alias()
+        is_taken_along = sa.exists().where(
+            first.c.id == notifications.c.group_id, first.c.id != notifications.c.id, first.c.state == "pending"
+        )
+        due = (
             sa.select(notifications.c.id)
             .where(
                 notifications.c.state == "pending",
                 notifications.c.channel == channel,
                 sa.or_(notifications.c.next_attempt_at_us <= now_us, from_the_future),
                 ~has_earlier_pending,
+                ~is_taken_along,
             )
             .order_by(notifications.c.transition_id)
             .limit(1)
         )
+        if not wait_us:
+            return due
+        stored_us, later = notifications.c.created_at_us, notifications.alias()
+        has_later = sa.exists().where(
+            later.c.incident_id == notifications.c.incident_id,
+            later.c.channel == notifications.c.channel,
+            later.c.transition_id > notifications.c.transition_id,
+        )
+        waits = sa.and_(
+            _is_new(),
+            ~has_later,
+            sa.func.coalesce(transitions.c.severity, "critical") != "critical",
+            stored_us > now_us - wait_us,
+            stored_us <= now_us,
+        )
+        return due.join(transitions, transitions.c.id == notifications.c.transition_id).where(~waits)
 
-    def mark_delivered(self, message: Message) -> None:
-        """Record a delivery, even if another process has given up the notification in the meantime."""
+    def mark_delivered(self, *messages: Message) -> None:
+        """Record a delivery, even if another process has given up the notifications in the meantime."""
         with self._db.write() as conn:
             conn.execute(
                 notifications.update()
-                .where(notifications.c.id == message.id, notifications.c.state != "delivered")
+                .where(notifications.c.id.in_([each.id for each in messages]), notifications.c.state != "delivered")
                 .values(
                     state="delivered",
                     delivered_at_us=self._db.clock_expression(),
@@ -129,12 +195,19 @@ class Outbox:
             )
 
     def mark_failed(
-        self, message: Message, error: str, decide: Callable[[int], int | None], *, reason: str = "unknown"
+        self,
+        message: Message,
+        error: str,
+        decide: Callable[[int], int | None],
+        *,
+        reason: str = "unknown",
+        others: Sequence[Message] = (),
     ) -> int | None:
         """Record a failed attempt; return the time until the next one in microseconds, or None when given up.
 
         Args:
             message: The message as claimed. Nothing is recorded if another attempt has started since.
+            others: The messages that were sent together with it.
             error: The cause, as text.
             decide: Maps the current time to the time of the next attempt, or to None to give up.
             reason: The cause, as a word of a closed set.
@@ -145,7 +218,7 @@ class Outbox:
             conn.execute(
                 notifications.update()
                 .where(
-                    notifications.c.id == message.id,
+                    notifications.c.id.in_([each.id for each in (message, *others)]),
                     notifications.c.state == "pending",
                     notifications.c.attempts == message.attempt,
                 )
@@ -211,8 +284,17 @@ class Outbox:
             }
 
 
-def _read_message(conn: sa.Connection, message_id: str) -> Message:
-    return to_message(conn.execute(select_messages().where(notifications.c.id == message_id)).one())
+def _is_new() -> sa.ColumnElement[bool]:
+    """Return whether a notification tells a new incident and was not attempted."""
+    return sa.and_(
+        transitions.c.transition == "opened", notifications.c.attempts == 0, notifications.c.group_id.is_(None)
+    )
+
+
+def _select_newness() -> sa.Select[Any]:
+    return sa.select(
+        notifications.c.id, notifications.c.group_id, transitions.c.id.label("transition_id"), _is_new().label("is_new")
+    ).join(transitions, transitions.c.id == notifications.c.transition_id)
 
 
 def select_messages() -> sa.Select[Any]:

@@ -522,6 +522,8 @@ notifications = sa.Table(
     sa.Column("delivered_at_us", _Us),
     # The reason of the last failed attempt: a word of a closed set; NULL if there is none.
     sa.Column("reason", _Text),
+    # The first message of those that are sent as one; NULL for a message of its own.
+    sa.Column("group_id", _Text),
     sa.Index("ix_notifications_incident_id", "incident_id"),
     sa.Index("ix_notifications_transition_id", "transition_id"),
 )

@@ -140,7 +140,7 @@ _DROP_WHAT_FOLLOWS_0005 = (
     "ALTER TABLE incidents DROP COLUMN contributions",
     "ALTER TABLE shadow_parts DROP COLUMN outliers_of_both",
     "ALTER TABLE shadow_windows DROP COLUMN outliers_of_both",
-    "ALTER TABLE notifications DROP COLUMN reason",
+    "ALTER TABLE notifications DROP COLUMN reason, DROP COLUMN group_id",
     "DROP INDEX ix_notifications_delivered",
     "ALTER TABLE window_parts DROP COLUMN sample",
     "ALTER TABLE incidents DROP COLUMN acknowledged_at_us, DROP COLUMN acknowledged_by, "

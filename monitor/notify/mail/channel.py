@@ -2,15 +2,17 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from email.message import EmailMessage
 
 from config.channels.email import EmailChannelSettings
+from config.units import to_us
 from monitor.notify.delivery import DeliveryResult, FailureReason, delivered, refuse, retry
 from monitor.notify.escaping import escape_plain
-from monitor.notify.facts import message_facts
+from monitor.notify.facts import MessageFacts, message_facts
 from monitor.notify.links import PageLinks
 from monitor.notify.mail.action_links import ActionLinks
-from monitor.notify.mail.mail import MailLink, MailParts, build_mail
+from monitor.notify.mail.mail import MailLink, MailParts, build_group_mail, build_mail
 from monitor.notify.mail.smtp import RefusedRecipient, SmtpTarget, send_mail
 from monitor.notify.mail.smtp_failures import SmtpError
 from monitor.notify.templates import TemplateFailureHandler, TextTemplate, log_template_failure
@@ -30,6 +32,7 @@ class MailChannel:
     """
 
     concurrency = 1
+    max_group = 50
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class MailChannel:
             ConfigError: The template is not valid.
         """
         self.timeout_s = settings.timeout.total_seconds()
+        self.group_wait_us = to_us(settings.group_wait)
         self._settings = settings
         self._links = links
         self._actions = actions
@@ -68,12 +72,17 @@ class MailChannel:
 
     def send(self, message: Message) -> DeliveryResult:
         """Send the mail of a message to the recipients that have not got it yet."""
+        return self._send(message, lambda: build_mail(*self._build_section(message)))
+
+    def send_group(self, messages: Sequence[Message]) -> DeliveryResult:
+        """Send one mail of several new incidents; its id is that of the first one."""
+        return self._send(messages[0], lambda: build_group_mail([self._build_section(each) for each in messages]))
+
+    def _send(self, message: Message, build: Callable[[], EmailMessage]) -> DeliveryResult:
         reached = self._reached.get(message.id, set())
         recipients = [each for each in self._settings.to if each not in reached]
-        facts = message_facts(message, self._links)
-        mail = build_mail(facts, self._build_parts(message, self._text.render(facts)))
         try:
-            refused = send_mail(self._target, mail, self._settings.sender, recipients, self.timeout_s)
+            refused = send_mail(self._target, build(), self._settings.sender, recipients, self.timeout_s)
         except SmtpError as error:
             # Some have the mail already: the others are refused for good, which ends the message.
             if error.is_final and reached:
@@ -106,6 +115,10 @@ class MailChannel:
             extra={"action": "notify", "channel": message.channel, "notification": message.id},
         )
         return delivered(detail)
+
+    def _build_section(self, message: Message) -> tuple[MessageFacts, MailParts]:
+        facts = message_facts(message, self._links)
+        return facts, self._build_parts(message, self._text.render(facts))
 
     def _build_parts(self, message: Message, own_text: str | None) -> MailParts:
         page = self._links.incident(message.incident_id)

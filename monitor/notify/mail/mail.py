@@ -17,6 +17,7 @@ from monitor.notify.facts import MessageFacts
 from monitor.notify.wording import describe_state, list_facts
 
 _MAX_SUBJECT_CHARACTERS = 200
+_ACTIONS_END = "The links that act ask for a confirmation and work once, for 7 days."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +70,62 @@ def build_mail(facts: MessageFacts, parts: MailParts) -> EmailMessage:
 
     Texts of events cannot add a header: line breaks and other control characters become spaces.
     """
+    mail = _start_mail(parts, format_subject(facts, parts.channel))
+    if not facts.test:
+        mail["In-Reply-To"] = _root_id(facts, parts)
+        mail["References"] = _root_id(facts, parts)
+    end = _format_end(facts, parts)
+    _set_bodies(mail, parts, f"{_text_section(facts, parts)}\n{end}\n", _html_page(_html_section(facts, parts), end))
+    return mail
+
+
+def build_group_mail(sections: Sequence[tuple[MessageFacts, MailParts]]) -> EmailMessage:
+    """Return the mail of several new incidents; the parts of the first one have its id, sender and recipients.
+
+    It refers to the roots of all incidents, so that the later mails of each of them continue this thread.
+    """
+    _, parts = sections[0]
+    mail = _start_mail(parts, format_group_subject([facts for facts, _ in sections]))
+    mail["References"] = " ".join(_root_id(facts, each) for facts, each in sections)
+    text = f"\n{'-' * 40}\n\n".join(_text_section(*section) for section in sections)
+    page = '<hr style="border:0;border-top:1px solid #ccc">\n'.join(_html_section(*section) for section in sections)
+    end = f"{len(sections)} incidents that opened together. {_ACTIONS_END if parts.actions else ''}".rstrip()
+    _set_bodies(mail, parts, f"{text}\n{end}\n", _html_page(page, end))
+    return mail
+
+
+def format_group_subject(opened: Sequence[MessageFacts]) -> str:
+    """Return the subject of a mail of several incidents."""
+    streams = list(dict.fromkeys(facts.stream for facts in opened))
+    return f"Outrider: {len(opened)} incidents on {', '.join(streams)}"
+
+
+def _start_mail(parts: MailParts, subject: str) -> EmailMessage:
     mail = EmailMessage(policy=SMTP)
     mail["From"] = parts.sender
     mail["To"] = ", ".join(parts.recipients)
-    mail["Subject"] = shorten(_to_one_line(format_subject(facts, parts.channel)), _MAX_SUBJECT_CHARACTERS)
+    mail["Subject"] = shorten(_to_one_line(subject), _MAX_SUBJECT_CHARACTERS)
     mail["Date"] = format_datetime(datetime.fromtimestamp(parts.created_at_us // 1_000_000, UTC))
     mail["Message-ID"] = f"<{parts.message_id}@{parts.domain}>"
-    if not facts.test:
-        # No mail has this id: the first mail of an incident may be muted, or too old to be sent.
-        root = f"<incident-{facts.incident_id}.{parts.database_id}@{parts.domain}>"
-        mail["In-Reply-To"] = root
-        mail["References"] = root
     # A mail of a program: no out-of-office answers (RFC 3834).
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
-    # Servers without 8BITMIME take it too, and no line is longer than they accept.
-    mail.set_content(_build_text(facts, parts), cte="quoted-printable")
-    mail.add_alternative(_build_html(facts, parts), subtype="html", cte="quoted-printable")
-    mail.set_boundary(f"=_{parts.message_id}")
     return mail
+
+
+def _root_id(facts: MessageFacts, parts: MailParts) -> str:
+    """Return the id that all mails of an incident refer to.
+
+    No mail has this id: the first mail of an incident may be muted, or too old to be sent.
+    """
+    return f"<incident-{facts.incident_id}.{parts.database_id}@{parts.domain}>"
+
+
+def _set_bodies(mail: EmailMessage, parts: MailParts, text: str, page: str) -> None:
+    # Servers without 8BITMIME take it too, and no line is longer than they accept.
+    mail.set_content(text, cte="quoted-printable")
+    mail.add_alternative(page, subtype="html", cte="quoted-printable")
+    mail.set_boundary(f"=_{parts.message_id}")
 
 
 def format_subject(facts: MessageFacts, channel: str) -> str:
@@ -101,9 +139,9 @@ def _to_one_line(text: str) -> str:
     return " ".join(escape_plain(text).split())
 
 
-def _build_text(facts: MessageFacts, parts: MailParts) -> str:
+def _text_section(facts: MessageFacts, parts: MailParts) -> str:
     links = "".join(f"\n{link.label}:\n{link.url}\n" for link in parts.links)
-    return f"{parts.own_text or _list_as_text(facts)}\n{links}\n{_format_end(facts, parts)}\n"
+    return f"{parts.own_text or _list_as_text(facts)}\n{links}"
 
 
 def _list_as_text(facts: MessageFacts) -> str:
@@ -111,13 +149,16 @@ def _list_as_text(facts: MessageFacts) -> str:
     return f"{_to_one_line(facts.summary)}\n\n{listed}"
 
 
-def _build_html(facts: MessageFacts, parts: MailParts) -> str:
-    """Return the mail as HTML without images, scripts and addresses of other servers."""
+def _html_section(facts: MessageFacts, parts: MailParts) -> str:
     links = "".join(f'<p><a href="{html.escape(link.url)}">{html.escape(link.label)}</a></p>\n' for link in parts.links)
+    return f"{_list_as_html(facts) if parts.own_text is None else _text_as_html(parts.own_text)}{links}"
+
+
+def _html_page(sections: str, end: str) -> str:
+    """Return the mail as HTML without images, scripts and addresses of other servers."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><body style="font-family:sans-serif;font-size:14px">\n'
-        f"{_list_as_html(facts) if parts.own_text is None else _text_as_html(parts.own_text)}{links}"
-        f'<p style="color:#555">{html.escape(_format_end(facts, parts))}</p>\n</body></html>\n'
+        f'{sections}<p style="color:#555">{html.escape(end)}</p>\n</body></html>\n'
     )
 
 
@@ -139,6 +180,4 @@ def _format_end(facts: MessageFacts, parts: MailParts) -> str:
     if facts.test:
         return "This is a test of `outrider notify test`. It belongs to no incident."
     changed = f"Incident {facts.incident_id}: {describe_state(facts)} since {facts.at}."
-    return (
-        f"{changed} The links that act ask for a confirmation and work once, for 7 days." if parts.actions else changed
-    )
+    return f"{changed} {_ACTIONS_END}" if parts.actions else changed

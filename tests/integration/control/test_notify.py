@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -19,7 +19,7 @@ from storage.control.posted_messages import PostedMessageStore
 from storage.control.records import Judgement, WindowFacts
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from storage.database.tables import notifications
+from storage.database.tables import notifications, transitions
 from tests.integration.control.source_commits import (
     CommittingSource,
     judge_stored_window,
@@ -148,6 +148,78 @@ def test_a_claimed_message_is_not_claimed_again_before_its_lease_expires(
     assert sorted(each.kind for each in claimed) == ["dead_letters", "gap", "spike"]
     make_due(db)
     assert [each.attempt for each in claim_all(outbox, "ops")] == [2, 2, 2]
+
+
+class GroupingChannel(ScriptedChannel):
+    """A channel that records the groups that it sends."""
+
+    group_wait_us = MINUTE
+    max_group = 50
+
+    def __init__(self, *answers: DeliveryResult) -> None:
+        super().__init__(*answers)
+        self.groups: list[list[str]] = []
+
+    def send(self, message: Message) -> DeliveryResult:
+        return self.send_group([message])
+
+    def send_group(self, messages: Sequence[Message]) -> DeliveryResult:
+        self.groups.append([each.kind for each in messages])
+        return super().send(messages[0])
+
+
+def test_new_incidents_wait_and_are_sent_as_one_at_each_attempt(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    outbox, channel = Outbox(db), GroupingChannel(UNAVAILABLE)
+    notify_incidents("ops", kinds=("spike", "gap", "drift"))
+    assert not deliver_next(outbox, "ops", channel, DAY_US), "they wait"
+    with db.write() as conn:
+        oldest = sa.select(sa.func.min(notifications.c.transition_id)).scalar_subquery()
+        is_oldest = notifications.c.transition_id == oldest
+        older = {"created_at_us": notifications.c.created_at_us - 2 * MINUTE}
+        conn.execute(sa.update(notifications).where(is_oldest).values(older))
+    assert deliver_next(outbox, "ops", channel, DAY_US)
+    make_due(db)
+    # A daemon that is killed after the delivery leaves the claim: the same messages are sent again.
+    claimed = outbox.claim_group("ops", CLAIM_US, wait_us=MINUTE, max_messages=2)
+    assert [each.kind for each in claimed] == ["spike", "gap", "drift"]
+    assert outbox.claim("ops", CLAIM_US) is None, "no process gets a part of the group"
+    make_due(db)
+    assert deliver_next(outbox, "ops", channel, DAY_US)
+    assert channel.groups == [["spike", "gap", "drift"]] * 2
+    assert {state for _, state, _, _ in notification_states(db)} == {"delivered"}
+
+
+def test_group_without_a_wait_sends_each_incident_alone(db: Database, notify_incidents: NotifyIncidents) -> None:
+    channel = GroupingChannel()
+    channel.group_wait_us = 0
+    notify_incidents("ops", kinds=("spike", "gap"))
+    while deliver_next(Outbox(db), "ops", channel, DAY_US):
+        pass
+    assert channel.groups == [["spike"], ["gap"]]
+
+
+def test_critical_incident_does_not_wait_and_takes_the_others_along(
+    db: Database, notify_incidents: NotifyIncidents
+) -> None:
+    channel = GroupingChannel()
+    notify_incidents("ops", kinds=("spike", "gap"))
+    with db.write() as conn:
+        newest = sa.select(sa.func.max(transitions.c.id)).scalar_subquery()
+        conn.execute(sa.update(transitions).where(transitions.c.id == newest).values(severity="critical"))
+    assert deliver_next(Outbox(db), "ops", channel, DAY_US)
+    assert [set(group) for group in channel.groups] == [{"spike", "gap"}]
+
+
+def test_concurrent_claims_of_groups_share_no_message(db: Database, notify_incidents: NotifyIncidents) -> None:
+    notify_incidents("ops", kinds=("spike", "gap", "dead_letters", "drift"))
+    make_due(db, age_us=2 * MINUTE)
+    outbox = Outbox(db)
+    claimed = run_concurrently(*[lambda: outbox.claim_group("ops", CLAIM_US, wait_us=MINUTE, max_messages=3)] * 4)
+    ids = [each.id for group in claimed for each in group]
+    assert len(ids) == len(set(ids))
+    assert max(len(group) for group in claimed) <= 3
 
 
 def test_transitions_of_an_incident_are_delivered_in_order_after_a_failure(

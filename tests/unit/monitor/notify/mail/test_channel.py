@@ -251,6 +251,31 @@ def test_template_that_fails_sends_the_built_in_text() -> None:
     assert first.raw == second.raw
 
 
+def test_group_is_one_mail_with_the_links_of_all_its_incidents_and_the_same_bytes_at_each_attempt() -> None:
+    messages = [
+        make_message(id=f"m{number}", channel="post", incident_id=number, stream=stream, sequence=number)
+        for number, stream in ((7, "payments"), (8, "orders"), (9, "payments"))
+    ]
+    with SmtpServer() as server:
+        for _ in range(2):
+            assert make_channel(server.port).send_group(messages).outcome == "delivered"
+        first, second = server.mails
+    assert first.raw == second.raw
+    mail = first.content
+    assert mail["Subject"] == "Outrider: 3 incidents on payments, orders"
+    assert mail["Message-ID"] == "<m7@example.org>"
+    assert mail["References"].split() == [f"<incident-{number}.d1@example.org>" for number in (7, 8, 9)]
+    for kind in ("plain", "html"):
+        body = body_of(first, kind)
+        assert body.count("30 outliers among 60 events") == 3
+        assert [f"{URL}/incidents/{number}" in body for number in (7, 8, 9)] == [True] * 3
+        tokens = [part.split("/links/")[1].split('"')[0].split()[0] for part in body.split(URL) if "/links/" in part]
+        claims = [read_link(token, [SECRET], now_us=T0) for token in tokens]
+        assert [(claim.verb, claim.incident_id) for claim in claims] == [
+            (verb, number) for number in (7, 8, 9) for verb in ("acknowledge", "false_alarm")
+        ]
+
+
 def body_of(mail: ReceivedMail, kind: str) -> str:
     body = mail.content.get_body([kind])  # type: ignore[arg-type]
     assert body is not None
