@@ -34,7 +34,7 @@ class Terminal:
             stdin=child_side,
             stdout=child_side,
             stderr=child_side,
-            env=_environment(folder),
+            env=_environment(),
         )
         os.close(child_side)
         self._shown = bytearray()
@@ -76,14 +76,9 @@ class Terminal:
         self.process.wait()
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """Return an environment in which the child imports the same packages as the tests."""
     import monitor
 
     home = str(Path(monitor.__file__).resolve().parents[1])
-    # Without a byte-code cache every command would compile torch again, which takes half of its time.
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    bytecode = {"PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
-    return {
-        **inherited, **bytecode, "PYTHONPATH": home, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": str(_COLUMNS)
-    }  # fmt: skip
+    return {**os.environ, "PYTHONPATH": home, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": str(_COLUMNS)}
