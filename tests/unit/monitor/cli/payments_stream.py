@@ -25,10 +25,10 @@ from storage.control.models import Activation, ModelStore, NewModel
 from storage.control.thresholds import ThresholdRow, ThresholdStore
 from storage.control.windows import WindowStore
 from storage.database.engine import Database
-from storage.database.migrations.upgrade import upgrade
 from storage.ledger.commit import Commit, Committed, DeadLetterColumns, OutlierColumns, ScoreColumns, WindowPartRow
 from storage.ledger.ledger import Ledger
 from storage.ledger.sources import NewSource
+from tests.upgraded import give_newest_schema
 
 T0 = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 SECOND = 1_000_000
@@ -66,7 +66,7 @@ class PaymentsStream:
         self.db = db
         self.settings: Settings = load(config, {})
         self.ledger = Ledger(db)
-        upgrade(db)
+        give_newest_schema(self.settings.database.url)
         window = self.settings.streams["payments"].window
         assert window.size.total_seconds() == 60
         self.stream = self.ledger.open_stream("payments", window_size_us=MINUTE, lead_us=610 * SECOND)

@@ -8,8 +8,7 @@ from starlette.testclient import TestClient
 from config.settings import Settings
 from monitor.server.app import create_app
 from monitor.server.context import ServerContext
-from storage.database.engine import Database
-from storage.database.migrations.upgrade import upgrade
+from tests.upgraded import give_newest_schema
 
 HOST = "127.0.0.1:8080"
 OPS, VIEWER = "ops-token-0123456789abcdef", "viewer-token-0123456789abcdef"
@@ -41,8 +40,7 @@ def build_settings(url: str, server: dict[str, Any] | None = None) -> Settings:
 
 def empty_database(folder: Path) -> str:
     url = f"sqlite:///{folder / 'o.db'}"
-    with Database(url) as db:
-        upgrade(db)
+    give_newest_schema(url)
     return url
 
 

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from config.time_format import HOUR_US, MINUTE_US
 from storage.control.drift_cells import encode_cells
 from storage.database.engine import Database
-from storage.database.migrations.upgrade import upgrade
 from storage.database.tables import (
     drift_cell_names,
     drift_cells,
@@ -18,6 +17,7 @@ from storage.database.tables import (
     thresholds,
     windows,
 )
+from tests.upgraded import give_newest_schema
 
 WINDOW_US = 5 * MINUTE_US
 END_US = 1_796_000_000_000_000 // (6 * HOUR_US) * 6 * HOUR_US
@@ -32,14 +32,13 @@ _LAW = {"rate": 0.005, "calibration_n": 100_000, "dispersion": 1.3, "windows": 2
 
 def fill(url: str, name: str = "payments") -> None:
     """Store a stream of 36 hours with a spike, an open drift, a held period of the threshold and drift cells."""
-    with Database(url) as db:
-        upgrade(db)
-        with db.write() as conn:
-            _add_stream(conn, name)
-            _add_thresholds(conn)
-            _add_windows(conn)
-            _add_incidents(conn)
-            _add_drift(conn)
+    give_newest_schema(url)
+    with Database(url) as db, db.write() as conn:
+        _add_stream(conn, name)
+        _add_thresholds(conn)
+        _add_windows(conn)
+        _add_incidents(conn)
+        _add_drift(conn)
 
 
 def _add_stream(conn: sa.Connection, name: str) -> None:
