@@ -26,6 +26,11 @@ def assert_equals_reference(stored: StoredRows, topic: FilledTopic, reference: T
     assert differences(dump, reference) == {}
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.long])],
+    indirect=True,
+)
 def test_daemon_survives_a_restart_of_the_broker(
     kafka_server: KafkaServer,
     topic: FilledTopic,

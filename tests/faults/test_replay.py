@@ -11,6 +11,11 @@ from tests.faults.conftest import FilledTopic
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(1800)]
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.long])],
+    indirect=True,
+)
 @pytest.mark.parametrize("restarts", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_slow_run_with_restarts_decides_the_same_as_a_fast_run(
     restarts: int,

@@ -12,6 +12,7 @@ from config.time_format import DAY_US
 from storage import retention, superseded
 from storage.control.drift import DriftStore
 from storage.database import tables
+from storage.database.chunks import CHUNK_ROWS
 from storage.database.engine import Database
 from storage.ledger.commit import Committed, Stale
 from storage.ledger.ledger import Ledger
@@ -279,9 +280,10 @@ def _advance(feed: ClaimedStream) -> Any:
 
 
 @pytest.mark.slow
-def test_105_000_rows_of_a_year_are_deleted(sealed: ClaimedStream) -> None:
-    _add_rows(sealed, 105_000)
-    assert _delete(sealed.db).thresholds == 104_999
+@pytest.mark.parametrize("rows", [2 * CHUNK_ROWS + 1, pytest.param(105_000, marks=pytest.mark.long)])
+def test_rows_of_many_chunks_are_deleted(sealed: ClaimedStream, rows: int) -> None:
+    _add_rows(sealed, rows)
+    assert _delete(sealed.db).thresholds == rows - 1
     assert count_rows(sealed.db, "thresholds") == 2
 
 

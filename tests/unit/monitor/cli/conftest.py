@@ -10,6 +10,9 @@ import pytest
 from monitor.cli.main import main
 from storage.database.engine import Database
 from tests.unit.monitor.cli.payments_stream import PaymentsStream, store_spike, write_config
+from tests.upgraded import shared_postgres_url, upgraded_postgres_url, upgraded_sqlite_url, upgraded_url
+
+__all__ = ["shared_postgres_url", "upgraded_postgres_url", "upgraded_sqlite_url", "upgraded_url"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

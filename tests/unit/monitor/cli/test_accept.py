@@ -17,8 +17,8 @@ from tests.unit.monitor.cli.payments_stream import MINUTE, T0, PaymentsStream, w
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    return database_url
+def url(upgraded_url: str) -> str:
+    return upgraded_url
 
 
 def fetch_rows(db: Database, query: str) -> list[tuple[Any, ...]]:

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    return database_url
+def url(upgraded_url: str) -> str:
+    return upgraded_url
 
 
 def fetch_rows(db: Database, query: str) -> list[tuple[Any, ...]]:

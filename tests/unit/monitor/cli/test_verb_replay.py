@@ -26,8 +26,8 @@ VERBS = {22: Verb.ACKNOWLEDGE, 25: Verb.FALSE_ALARM, 30: Verb.CONFIRM, 36: Verb.
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    return database_url
+def url(upgraded_url: str) -> str:
+    return upgraded_url
 
 
 def fetch_rows(db: Database, query: str) -> list[tuple[Any, ...]]:
