@@ -11,5 +11,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_index("ix_outliers_key", "outliers", ["key", "event_time_us"], unique=False)
-    op.create_index("ix_outliers_event_id", "outliers", ["event_id"], unique=False)
+    # They may have been built before the upgrade with CREATE INDEX CONCURRENTLY, see docs/upgrade.md.
+    op.create_index("ix_outliers_key", "outliers", ["key", "event_time_us"], if_not_exists=True)
+    op.create_index("ix_outliers_event_id", "outliers", ["event_id"], if_not_exists=True)
