@@ -188,7 +188,9 @@ def test_sick_channels_delay_no_other_channel_by_more_than_a_second(db: Database
         assert time.monotonic() - told_at_s < 1.0 + 1.0
         assert len(healthy.requests) >= seen + 3
         assert count_pending(db, "hook_hangs") == 2
-        sender.stop(0.1)
+    # The receivers have ended all requests: no thread takes a lease in the database of the next test.
+    sender.stop(30.0)
+    assert not any(each._threads for each in sender._senders)
 
 
 def test_signal_that_flaps_100_times_in_an_hour_is_one_incident_and_three_messages_per_channel(
