@@ -42,6 +42,7 @@ from monitor.control_plane.stores import (
 from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.effective_threshold import apply_to_window
 from monitor.incidents.explain import build_evidence_details
+from monitor.incidents.key_energies import LargestEnergies
 from monitor.incidents.lifecycle import Interval, Kind
 from monitor.incidents.precision import PRECISION_SPAN_US, measure_precision
 from monitor.incidents.rows import update_incident
@@ -62,6 +63,7 @@ from monitor.thresholds.tick import (
     compute_tick_threshold,
     load_scale,
 )
+from storage.control.evidence import WindowKeys
 from storage.control.records import Incident, OpenWindow, SealFacts, WindowFacts
 from storage.control.thresholds import ThresholdRow, TickFacts
 
@@ -192,6 +194,7 @@ class ControlPlane:
         self._season = SeasonLearner(stream_id)
         self._accepted: Float32 | None = None
         self._opened_early_us: int | None = None
+        self._explained: tuple[int, int, float] | None = None
         self._open_start_us: int | None = None
         self._open_energies: dict[int, float] = {}
 
@@ -251,12 +254,13 @@ class ControlPlane:
         window = store.first_open_window(self._stream_id)
         if window is None or window.window_start_us == self._opened_early_us:
             return
+        largest = self._find_largest_energy(window)
+        if not self._has_grown(window, largest):
+            return
         rules = self._reader.schedule.at(window.window_start_us)
         end_us = window.window_start_us + rules.size_us
         threshold = apply_to_window(self._get_threshold(window.threshold_id), window.window_start_us, end_us, {})
-        tests = evaluate_open_window(
-            threshold, window.events, window.outliers, self._find_largest_energy(window), rules
-        )
+        tests = evaluate_open_window(threshold, window.events, window.outliers, LargestEnergies(others=largest), rules)
         if tests is None or not tests.fires:
             return
         facts = store.read_window(self._stream_id, window.window_start_us)
@@ -268,8 +272,20 @@ class ControlPlane:
         if rows and self._stores.evidence is not None:
             evidence = self._find_evidence(facts, self._stores.evidence)
             rows = judge_open_window(facts, self._get_threshold, rules, self._now_us(), evidence, keys)
-        if not rows or store.open_incidents_early(self._stream_id, self._stream, facts, rows):
+        if not rows:
+            self._explained = (window.window_start_us, window.outliers, largest or 0.0)
+        elif store.open_incidents_early(self._stream_id, self._stream, facts, rows):
             self._opened_early_us = window.window_start_us
+
+    def _has_grown(self, window: OpenWindow, largest: float | None) -> bool:
+        """Return whether an open window that was no spike is to be tested again: its keys are counted for that.
+
+        It is with a larger energy, or an eighth more outliers.
+        """
+        if self._explained is None or self._explained[0] != window.window_start_us:
+            return True
+        _, outliers, energy = self._explained
+        return (largest or 0.0) > energy or window.outliers >= outliers + max(outliers // 8, 1)
 
     def _find_largest_energy(self, window: OpenWindow) -> float | None:
         """Return the largest energy of the outliers of the first open window; only new parts are read."""
@@ -281,8 +297,8 @@ class ControlPlane:
         self._open_start_us, self._open_energies = start_us, known
         return max(known.values(), default=None)
 
-    def _count_keys(self, facts: WindowFacts) -> Mapping[str, tuple[int, int]] | None:
-        """Look up events and outliers of the keys of a window; None without a store of them."""
+    def _count_keys(self, facts: WindowFacts) -> WindowKeys | None:
+        """Look up the keys of a window; None without a store of them."""
         store = self._stores.keys
         if store is None or (not any(part.outliers for part in facts.parts) and not tracked_keys(facts)):
             return None

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from config.stream_rules import StreamRules
-from monitor.incidents.effective_threshold import apply_to_window, expect_habitual_keys
-from monitor.incidents.habitual_keys import KeyCounts, KeyHabits, changed_rows, is_learned, learn_habits
+from monitor.incidents.effective_threshold import apply_to_window, expect_habitual_keys, find_largest_energies
+from monitor.incidents.habitual_keys import KeyHabits, changed_rows, is_learned, learn_habits
 from monitor.incidents.late import find_late
 from monitor.incidents.lifecycle import Finding, Interval, Kind, TransitionType
 from monitor.incidents.records import find_dead_letters, find_gaps
@@ -25,6 +25,7 @@ from monitor.statistics.event_sample import merge_encoded_samples
 from monitor.statistics.part import Part, merge_parts
 from monitor.statistics.part_codec import decode_part, encode_part
 from monitor.statistics.sketch import summarise_energies
+from storage.control.evidence import WindowKeys
 from storage.control.records import HabitualKeyRow, Incident, Judgement, WindowFacts, WindowRow, WindowSample
 from storage.control.reopening import reopen_incident
 
@@ -47,7 +48,7 @@ def judge_window(
     rules: StreamRules,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
-    keys: KeyCounts | None = None,
+    keys: WindowKeys | None = None,
 ) -> Judgement:
     """Return the judgement of a sealed window.
 
@@ -62,7 +63,7 @@ def judge_window(
         rules: The rules of the stream.
         now_us: The wall clock. It only determines which notifications are too old to be sent.
         evidence: The evidence of the alarm; looked up if `needs_evidence` holds for the judgement without it.
-        keys: Events and outliers of the keys of the window. None: they are not learned from, and none is expected.
+        keys: The keys of the window. None: they are not learned from, and none is expected.
     """
     window = _window_under_test(facts, get_threshold, rules, evidence)
     if window is None:
@@ -71,8 +72,10 @@ def judge_window(
     early = next((each for each in facts.open_incidents if _opened_by_window(each, facts)), None)
     incidents = [incident for incident in facts.open_incidents if incident is not early]
     clean_rate = window.threshold.count_model.rate
-    window = expect_habitual_keys(window, keys or {}, window.part.events)
-    tests = judge_spike(window.threshold, window.part.events, window.part.outliers, _largest_energy(window.part), rules)
+    largest = find_largest_energies(window, keys)
+    window = expect_habitual_keys(window, {} if keys is None else keys.counts, window.part.events)
+    part = window.part
+    tests = judge_spike(window.threshold, part.events, part.outliers, largest, rules)
     spike = build_spike_finding(window, tests)
     level, spike = _find_growth(window, incidents, spike)
     rows = _confirm_early_incident(
@@ -90,7 +93,7 @@ def judge_window(
     rows += _update_incident(Kind.LATE, find_late(facts, window.part, rules), incidents, window, now_us)
     rows += _update_incident(Kind.GAP, find_gaps(facts), incidents, window, now_us)
     alarmed_us = None if rise.alarm is None else rise.alarm.since_us
-    habits, habitual_rows = _learn_habits(facts, keys, clean_rate, rules.adopt_after_us)
+    habits, habitual_rows = _learn_habits(window, None if keys is None else _clip_largest(keys, tests), clean_rate)
     findings = _WindowFindings(tests=tests, spike=spike, rise=raised, rise_since_us=alarmed_us)
     return Judgement(
         window=_judged_window_row(window, findings),
@@ -113,7 +116,7 @@ def judge_open_window(
     rules: StreamRules,
     now_us: int,
     evidence: Mapping[str, Any] | None = None,
-    keys: KeyCounts | None = None,
+    keys: WindowKeys | None = None,
 ) -> list[Incident]:
     """Return the spike incident of a window that is still open, or an empty list.
 
@@ -129,15 +132,12 @@ def judge_open_window(
     events = count_expected_events(window.threshold, part.events)
     if events is None:
         return []
-    window = expect_habitual_keys(window, keys or {}, events)
-    tests = evaluate_open_window(window.threshold, part.events, part.outliers, _largest_energy(part), rules)
+    largest = find_largest_energies(window, keys)
+    window = expect_habitual_keys(window, {} if keys is None else keys.counts, events)
+    tests = evaluate_open_window(window.threshold, part.events, part.outliers, largest, rules)
     if tests is None or not tests.fires:
         return []
     return _update_incident(Kind.SPIKE, build_spike_finding(window, tests, early=True), (), window, now_us)
-
-
-def _largest_energy(part: Part) -> float | None:
-    return float(part.top[0]) if len(part.top) else None
 
 
 def needs_evidence(rows: Sequence[Incident]) -> bool:
@@ -164,12 +164,23 @@ def expects_keys(facts: WindowFacts) -> bool:
     return bool(KeyHabits.from_json(facts.state.get("keys")).valid_at(facts.window_start_us))
 
 
+def _clip_largest(keys: WindowKeys, tests: SpikeTests) -> WindowKeys:
+    """Return the keys with the energies of habitual keys that fired at their limit.
+
+    As in the tail law of the stream: left as they are, a few would hide all later ones; without them, the law would
+    follow every false alarm down.
+    """
+    clipped = {each.key: each.limit for each in tests.magnitudes if each.fires and each.key is not None}
+    return replace(keys, largest={**keys.largest, **clipped})
+
+
 def _learn_habits(
-    facts: WindowFacts, counts: KeyCounts | None, clean_rate: float, adopt_after_us: int
+    window: WindowUnderTest, keys: WindowKeys | None, clean_rate: float
 ) -> tuple[dict[str, Any], list[HabitualKeyRow]]:
     """Return the entry of the judge state, and the rows of the keys that begin or end to be habitual."""
-    if counts is None:
+    if keys is None:
         return {}, []
+    facts, counts = window.facts, keys.counts
     before = KeyHabits.from_json(facts.state.get("keys"))
     if not counts and not before.tracked:
         return {}, []
@@ -179,7 +190,9 @@ def _learn_habits(
         window_start_us=facts.window_start_us,
         window_end_us=facts.window_end_us,
         clean_rate=clean_rate,
-        adopt_after_us=adopt_after_us,
+        adopt_after_us=window.rules.adopt_after_us,
+        largest=keys.largest,
+        median=window.threshold.scale.median,
     )
     return {"keys": after.to_json()}, changed_rows(before, after, facts.window_end_us)
 

@@ -10,7 +10,7 @@ from monitor.incidents.explain import FeatureReasons
 from monitor.models.scoring import LoadedModel
 from storage.control.drift import DriftBaselineRow, DriftDayRow, DriftFacts, DriftModel, DriftUpdate, DriftWindow
 from storage.control.drift_cells import FeatureSummaryRow
-from storage.control.evidence import Evidence
+from storage.control.evidence import Evidence, WindowKeys
 from storage.control.models import Activation
 from storage.control.records import (
     Incident,
@@ -74,12 +74,12 @@ class EvidenceStoreProtocol(Protocol):
 
 
 class KeyCountStoreProtocol(Protocol):
-    """Events and outliers by key: `storage.control.evidence.EvidenceStore`."""
+    """Events, outliers and largest energies by key: `storage.control.evidence.EvidenceStore`."""
 
     def count_keys(
         self, ranges: Sequence[OffsetRange], start_us: int, end_us: int, /, tracked: Sequence[str]
-    ) -> Mapping[str, tuple[int, int]]:
-        """Return events and outliers of the keys of a window that have outliers or are tracked."""
+    ) -> WindowKeys:
+        """Return the keys of a window that have outliers or are tracked."""
         ...
 
 

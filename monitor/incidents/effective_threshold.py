@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from monitor.incidents.habitual_keys import KeyCounts, KeyHabits, expect_habitual
+from monitor.incidents.key_energies import KEYS_SHARE, KeyMagnitude, LargestEnergies, count_peaks
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.counts import RATE_BOUND_LEVEL, CountModel, rate_bound
 from monitor.statistics.season import Season
+from storage.control.evidence import WindowKeys
 
 _MAX_NAMED_KEYS = 5
 
@@ -58,6 +60,46 @@ def expect_habitual_keys(window: WindowUnderTest, counts: KeyCounts, events: int
         clean_rate=threshold.clean_rate + rate - threshold.count_model.rate,
     )
     return replace(window, threshold=raised, habitual=details)
+
+
+def find_largest_energies(window: WindowUnderTest, keys: WindowKeys | None) -> LargestEnergies:
+    """Return the largest energies of a window. A habitual key without an own law counts among the others.
+
+    Args:
+        window: The window.
+        keys: Its keys. None if they were not counted.
+    """
+    top = window.part.top
+    every = LargestEnergies(others=float(top[0]) if len(top) else None)
+    limit = window.threshold.row.threshold
+    if keys is None or every.others is None or every.others <= limit:
+        return every
+    habits = KeyHabits.from_json(window.facts.state.get("keys"))
+    of_law = [
+        key
+        for key in sorted(habits.valid_at(window.facts.window_start_us))
+        if count_peaks(habits.tracked[key].roots, habits.tracked[key].measured)
+    ]
+    if not of_law:
+        return every
+    own = [
+        KeyMagnitude(
+            key=key,
+            energy=keys.largest[key],
+            share=KEYS_SHARE / len(of_law),
+            roots=habits.tracked[key].roots,
+            measured=habits.tracked[key].measured,
+            median=window.threshold.scale.median,
+        )
+        for key in of_law
+        if key in keys.largest
+    ]
+    others = [energy for key, energy in keys.largest.items() if key not in of_law]
+    others += [] if keys.largest_of_others is None else [keys.largest_of_others]
+    # Without the keys of a window, as of one with very many events, all its events are tested together.
+    if not own and not others:
+        return every
+    return LargestEnergies(others=max(others, default=None), habitual=tuple(own), others_share=1 - KEYS_SHARE)
 
 
 def _apply_season(threshold: ThresholdInForce, mid_us: int) -> ThresholdInForce:

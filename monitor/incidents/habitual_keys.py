@@ -8,11 +8,13 @@ The rates are learned from the windows in which a key occurs, at most about `LEA
 The state is bounded and belongs to the judge state of the stream.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from config.time_format import DAY_US
+from monitor.incidents.key_energies import add_root, halve_roots
 from storage.control.records import HabitualKeyRow
 
 KeyCounts = Mapping[str, tuple[int, int]]
@@ -50,7 +52,8 @@ class TrackedKey:
     """The counts of a key over the windows in which it occurs.
 
     `squares` is the sum of outliers^2 / events over the windows. `first_us` and `last_us` are the starts of the first
-    and the last of them.
+    and the last of them. `roots` are the roots of the largest energies of `measured` windows
+    (`monitor.incidents.key_energies`).
     """
 
     windows: float
@@ -59,6 +62,8 @@ class TrackedKey:
     squares: float
     first_us: int
     last_us: int
+    measured: float = 0.0
+    roots: tuple[float, ...] = ()
 
     @property
     def dispersion(self) -> float:
@@ -103,10 +108,7 @@ class KeyHabits:
         if stored is None:
             return KeyHabits()
         return KeyHabits(
-            tracked={
-                key: TrackedKey(**dict(zip(TrackedKey.__slots__, values, strict=True)))
-                for key, values in stored["tracked"].items()
-            },
+            tracked={key: _load_tracked(values) for key, values in stored["tracked"].items()},
             habitual={
                 key: HabitualKey(**dict(zip(HabitualKey.__slots__, values, strict=True)))
                 for key, values in stored["habitual"].items()
@@ -132,6 +134,8 @@ def learn_habits(
     window_end_us: int,
     clean_rate: float,
     adopt_after_us: int,
+    largest: Mapping[str, float] = MappingProxyType({}),
+    median: float = 0.0,
 ) -> KeyHabits:
     """Return the habits after a window.
 
@@ -142,12 +146,15 @@ def learn_habits(
         window_end_us: End of the window; a new habitual key is expected from there on.
         clean_rate: Clean rate of outliers in the window.
         adopt_after_us: A key is not habitual before its windows span this time: until then a fault of one key is told.
+        largest: The largest energies of the outliers of its keys.
+        median: The energy in nats from which distances are measured.
     """
     tracked = dict(habits.tracked)
     for key, (events, outliers) in counts.items():
         before = tracked.get(key)
         if before is not None or outliers >= MIN_RATE_RATIO * events * clean_rate:
-            tracked[key] = _add_window(before, events, outliers, window_start_us)
+            added = _add_window(before, events, outliers, window_start_us)
+            tracked[key] = replace(added, roots=add_root(added.roots, largest.get(key), median))
     ended = {key for key, each in habits.habitual.items() if window_end_us >= each.until_us}
     kept = {
         key: each
@@ -184,6 +191,12 @@ def changed_rows(before: KeyHabits, after: KeyHabits, window_end_us: int) -> lis
     return rows
 
 
+def _load_tracked(values: Sequence[Any]) -> TrackedKey:
+    """Return the counts of a key from JSON; those of an earlier version have no energies."""
+    named = dict(zip(TrackedKey.__slots__, values, strict=False))
+    return TrackedKey(**{**named, "roots": tuple(named.get("roots", ()))})
+
+
 def _to_row(key: str, each: HabitualKey) -> HabitualKeyRow:
     return HabitualKeyRow(key=key, rate=each.rate, windows=each.windows, since_us=each.since_us, until_us=each.until_us)
 
@@ -193,7 +206,8 @@ def _add_window(before: TrackedKey | None, events: int, outliers: int, window_st
         before = TrackedKey(
             windows=0, events=0, outliers=0, squares=0, first_us=window_start_us, last_us=window_start_us
         )
-    share = 0.5 if before.windows >= _MAX_WINDOWS else 1.0
+    halves = before.windows >= _MAX_WINDOWS
+    share = 0.5 if halves else 1.0
     return TrackedKey(
         windows=before.windows * share + 1,
         events=before.events * share + events,
@@ -201,6 +215,8 @@ def _add_window(before: TrackedKey | None, events: int, outliers: int, window_st
         squares=before.squares * share + outliers**2 / events,
         first_us=before.first_us,
         last_us=window_start_us,
+        measured=before.measured * share + 1,
+        roots=halve_roots(before.roots) if halves else before.roots,
     )
 
 

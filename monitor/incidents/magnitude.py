@@ -6,12 +6,13 @@ window has a false-alarm probability below its alpha. n is at least the usual nu
 fire the moment it is scored. Dependent events only make the bound conservative.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
 from config.budget import false_alarm_probability
 from config.stream_rules import StreamRules
+from monitor.incidents.key_energies import KeyMagnitude, fit_key_law
 from monitor.incidents.window import ThresholdInForce
 from monitor.thresholds.tail_law import MIN_ENERGIES, TailLaw
 
@@ -27,6 +28,7 @@ class MagnitudeVerdict:
         alpha: The false-alarm probability of the window.
         limit: The energy from which an event fires, infinity if none does.
         fires: Whether the window fires.
+        key: The habitual key of the event, whose own law the limit is of; None for an event of the other keys.
     """
 
     energy: float
@@ -35,10 +37,17 @@ class MagnitudeVerdict:
     alpha: float
     limit: float
     fires: bool
+    key: str | None = None
 
 
 def judge_magnitude(
-    in_force: ThresholdInForce, events: int, energy: float, rules: StreamRules, *, attainable: float
+    in_force: ThresholdInForce,
+    events: int,
+    energy: float,
+    rules: StreamRules,
+    *,
+    attainable: float,
+    share: float = 1.0,
 ) -> MagnitudeVerdict | None:
     """Return the test result of a window. None if the threshold has no tail law.
 
@@ -48,10 +57,11 @@ def judge_magnitude(
         energy: Largest energy of the window.
         rules: The rules of the stream.
         attainable: False-alarm probability of the count test of a usual window.
+        share: The part of the remaining false-alarm probability that the event is tested with.
     """
     if in_force.tail is None or events <= 0:
         return None
-    alpha = max(false_alarm_probability(rules.per_week, rules.size_us) - attainable, 0.0)
+    alpha = share * max(false_alarm_probability(rules.per_week, rules.size_us) - attainable, 0.0)
     n = max(events, in_force.usual_events or 0)
     needed, p_value = alpha / n, in_force.tail.p_value(energy)
     return MagnitudeVerdict(
@@ -65,6 +75,27 @@ def judge_magnitude(
     )
 
 
+def judge_key_magnitude(of_stream: MagnitudeVerdict, own: KeyMagnitude) -> MagnitudeVerdict:
+    """Return the test result of a habitual key, from that of its largest energy under the law of the stream.
+
+    An event fires if it is beyond both laws: the usual energies of such a key are beyond that of the stream, and a key
+    of nearly equal energies has a law that is too narrow for small changes to matter. The key has its own part of the
+    false-alarm probability, which the events of other keys do not have, so that the sum is as before.
+    """
+    if not of_stream.fires:
+        return replace(of_stream, key=own.key)
+    law, alpha = fit_key_law(own.roots, own.measured, own.median), own.share * of_stream.alpha
+    p_window = law.p_value(own.energy)
+    return replace(
+        of_stream,
+        p_value=max(of_stream.p_value, p_window / of_stream.events),
+        alpha=alpha,
+        limit=max(of_stream.limit, law.energy_at(alpha)),
+        fires=p_window <= alpha,
+        key=own.key,
+    )
+
+
 def magnitude_details(verdict: MagnitudeVerdict) -> dict[str, Any]:
     """Return a test result as the JSON object that is stored with incidents; the limit is None where nothing fires."""
     return {
@@ -74,6 +105,7 @@ def magnitude_details(verdict: MagnitudeVerdict) -> dict[str, Any]:
         "alpha": verdict.alpha,
         "limit": verdict.limit if isfinite(verdict.limit) else None,
         "fires": verdict.fires,
+        **({} if verdict.key is None else {"key": verdict.key}),
     }
 
 

@@ -11,8 +11,14 @@ import numpy as np
 from config.budget import false_alarm_probability, windows_to_learn
 from config.stream_rules import StreamRules
 from config.time_format import format_one_period, format_rounded_duration, format_utc
+from monitor.incidents.key_energies import LargestEnergies
 from monitor.incidents.lifecycle import Finding, Kind, Severity
-from monitor.incidents.magnitude import MagnitudeVerdict, judge_magnitude, magnitude_details
+from monitor.incidents.magnitude import (
+    MagnitudeVerdict,
+    judge_key_magnitude,
+    judge_magnitude,
+    magnitude_details,
+)
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest, window_details
 from monitor.statistics.counts import CountModel, exceedance_probability, p_value
 
@@ -144,10 +150,18 @@ _MAX_LARGEST_ENERGIES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpikeTests:
-    """The results of both tests of a window; `magnitude` is None without a tail law."""
+    """The results of both tests of a window.
+
+    `magnitudes` are those of the largest energy of the other keys, and of each habitual key; empty without a tail law.
+    """
 
     count: SpikeVerdict
-    magnitude: MagnitudeVerdict | None
+    magnitudes: tuple[MagnitudeVerdict, ...]
+
+    @property
+    def magnitude(self) -> MagnitudeVerdict | None:
+        """Return the result with the smallest p-value of those that fire, otherwise of all. None without a tail law."""
+        return min(self.magnitudes, key=lambda each: (not each.fires, each.p_value), default=None)
 
     @property
     def fires(self) -> bool:
@@ -161,16 +175,32 @@ class SpikeTests:
 
 
 def judge_spike(
-    in_force: ThresholdInForce, events: int, outliers: int, largest: float | None, rules: StreamRules
+    in_force: ThresholdInForce,
+    events: int,
+    outliers: int,
+    largest: LargestEnergies,
+    rules: StreamRules,
 ) -> SpikeTests:
-    """Return the test results of a window by its numbers of events and outliers and its largest energy, if any."""
-    magnitude = None
-    if largest is not None and in_force.tail is not None:
-        usual = in_force.usual_events or events
-        magnitude = judge_magnitude(
-            in_force, events, largest, rules, attainable=_judge_outliers(in_force, usual, 0, rules).attainable
-        )
-    return SpikeTests(count=_judge_outliers(in_force, events, outliers, rules), magnitude=magnitude)
+    """Return the test results of a window by its numbers of events and outliers and its largest energies.
+
+    Args:
+        in_force: The threshold as it applies to the window.
+        events: Number of events.
+        outliers: Number of outliers.
+        largest: Its largest energies.
+        rules: The rules of the stream.
+    """
+    magnitudes: list[MagnitudeVerdict] = []
+    if in_force.tail is not None and (largest.others is not None or largest.habitual):
+        attainable = _judge_outliers(in_force, in_force.usual_events or events, 0, rules).attainable
+        if largest.others is not None:
+            share = largest.others_share
+            others = judge_magnitude(in_force, events, largest.others, rules, attainable=attainable, share=share)
+            magnitudes += [] if others is None else [others]
+        for own in largest.habitual:
+            of_stream = judge_magnitude(in_force, events, own.energy, rules, attainable=attainable)
+            magnitudes += [] if of_stream is None else [judge_key_magnitude(of_stream, own)]
+    return SpikeTests(count=_judge_outliers(in_force, events, outliers, rules), magnitudes=tuple(magnitudes))
 
 
 def _judge_outliers(in_force: ThresholdInForce, events: int, outliers: int, rules: StreamRules) -> SpikeVerdict:
@@ -185,7 +215,11 @@ def _judge_outliers(in_force: ThresholdInForce, events: int, outliers: int, rule
 
 
 def evaluate_open_window(
-    in_force: ThresholdInForce, events: int, outliers: int, largest: float | None, rules: StreamRules
+    in_force: ThresholdInForce,
+    events: int,
+    outliers: int,
+    largest: LargestEnergies,
+    rules: StreamRules,
 ) -> SpikeTests | None:
     """Return the test results of an open window against the limits of the full one. None before the first tick."""
     expected = count_expected_events(in_force, events)
@@ -234,9 +268,11 @@ def _describe_spike(window: WindowUnderTest, tests: SpikeTests, *, early: bool) 
     """Return the finding in one sentence."""
     part, verdict, start = window.part, tests.count, format_utc(window.facts.window_start_us)
     if tests.name == "magnitude" and tests.magnitude is not None:
-        place = "of the open window" if early else "in the window"
+        place, key = "of the open window" if early else "in the window", tests.magnitude.key
+        of_key = "" if key is None else f" of key {key}"
+        compared = "in clean windows" if key is None else "among the events of this key, which usually are outliers,"
         return (
-            f"an event with an energy of {tests.magnitude.energy:.5g} nats {place} from {start}; in clean windows "
+            f"an event{of_key} with an energy of {tests.magnitude.energy:.5g} nats {place} from {start}; {compared} "
             f"{tests.magnitude.limit:.5g} or more is rarer than the false-alarm budget, and counts as a spike"
         )
     place, usual = ("of the open window", "one has up to") if early else ("in the window", "window has")

@@ -169,7 +169,7 @@ def fit_tail_law(sample: TailSample, *, dispersion: float) -> TailLaw | None:
     excesses, counts = _group(roots[:k] - level, sample.counts[:k])
     unit = fsum((counts * excesses).tolist()) / peaks
     unit = max(unit, float(np.finfo(np.float32).eps) * max(level, 1.0))
-    survival = _predict_survival(excesses / unit, counts, dispersion)
+    survival = predict_survival(excesses / unit, counts, dispersion)
     log_survival = np.minimum.accumulate(np.round(np.log(peaks / sample.total * survival), _DECIMALS))
     return TailLaw(
         n=sample.total,
@@ -194,7 +194,7 @@ def _group(excesses: Float64, counts: Float64) -> tuple[Float64, Float64]:
     return np.concatenate([excesses[:_EXACT_PEAKS], means]), np.concatenate([counts[:_EXACT_PEAKS], group_counts])
 
 
-def _predict_survival(excesses: Float64, counts: Float64, dispersion: float) -> Float64:
+def predict_survival(excesses: Float64, counts: Float64, dispersion: float) -> Float64:
     """Return the posterior mean of the survival at `EXCESSES`, for excesses in units of their mean."""
     scales = np.exp(_LOG_SCALES)
     scaled, at = excesses / scales[:, None], EXCESSES / scales[:, None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import sqlalchemy as sa
@@ -57,6 +57,21 @@ class Evidence:
     distinct_keys: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowKeys:
+    """The keys of a window: those with the most outliers, and the tracked ones.
+
+    Attributes:
+        counts: Events and outliers by key.
+        largest: The largest energy of the outliers by key; only keys with outliers.
+        largest_of_others: The largest energy of the outliers without a key, and of all other keys. None without any.
+    """
+
+    counts: Mapping[str, tuple[int, int]]
+    largest: Mapping[str, float] = field(default_factory=dict)
+    largest_of_others: float | None = None
+
+
 class EvidenceStore:
     """Looks up the evidence of windows."""
 
@@ -90,23 +105,30 @@ class EvidenceStore:
 
     def count_keys(
         self, ranges: Sequence[OffsetRange], start_us: int, end_us: int, tracked: Sequence[str]
-    ) -> dict[str, tuple[int, int]]:
-        """Return events and outliers of the keys of the window [start_us, end_us).
+    ) -> WindowKeys:
+        """Return the keys of the window [start_us, end_us) with events, outliers and largest energies.
 
         These are the keys with the most outliers and the `tracked` ones, as far as they occur. Empty if the offset
         ranges hold more than `MAX_EVENTS_FOR_KEYS` events.
         """
         if sum(each.last_offset - each.first_offset + 1 for each in ranges) > MAX_EVENTS_FOR_KEYS:
-            return {}
+            return WindowKeys(counts={})
         outlier_counts: Counter[str] = Counter()
         event_counts: Counter[str] = Counter()
+        largest: dict[str | None, float] = {}
         with self._db.read() as conn:
             for each in ranges:
                 outlier_counts.update(_count_by_key(conn, outliers, each, start_us, end_us))
+                for key, energy in _find_largest(conn, each, start_us, end_us):
+                    largest[key] = max(energy, largest.get(key, energy))
             wanted = {*_select_frequent(outlier_counts), *tracked}
             for each in ranges if wanted else ():
                 event_counts.update(_count_by_key(conn, scores, each, start_us, end_us, among=sorted(wanted)))
-        return {key: (events, outlier_counts[key]) for key, events in event_counts.items()}
+        return WindowKeys(
+            counts={key: (events, outlier_counts[key]) for key, events in event_counts.items()},
+            largest={key: energy for key, energy in largest.items() if key is not None and key in event_counts},
+            largest_of_others=max((each for key, each in largest.items() if key not in event_counts), default=None),
+        )
 
 
 def _in_range(table: sa.Table, each: OffsetRange, start_us: int, end_us: int) -> tuple[sa.ColumnElement[bool], ...]:
@@ -152,6 +174,17 @@ def _count_keys(
         query = sa.select(sa.func.count(scores.c.key.distinct())).where(*_in_range(scores, each, start_us, end_us))
         distinct += conn.execute(query).scalar_one()
     return [KeyCount(key=key, events=event_counts[key], outliers=outlier_counts[key]) for key in candidates], distinct
+
+
+def _find_largest(conn: Connection, each: OffsetRange, start_us: int, end_us: int) -> list[tuple[str | None, float]]:
+    """Return the largest energy of the outliers of each key in a range, and of those without a key."""
+    query = (
+        sa.select(outliers.c.key, sa.func.max(outliers.c.energy))
+        .where(*_in_range(outliers, each, start_us, end_us))
+        .group_by(outliers.c.key)
+    )
+    # As for the evidence: PostgreSQL returns the shortest decimal that rounds to the float32.
+    return [(key, float(np.float32(energy))) for key, energy in conn.execute(query)]
 
 
 def _select_frequent(outlier_counts: Mapping[str, int]) -> list[str]:

@@ -1,5 +1,6 @@
 """Evidence of a window is evidence by its offset ranges; late events are not part of it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import sqlalchemy as sa
 
 from config.settings import RetentionSettings
 from config.time_format import DAY_US
-from storage.control.evidence import MAX_OUTLIERS, EvidenceStore
+from storage.control.evidence import MAX_COUNTED_KEYS, MAX_OUTLIERS, EvidenceStore, WindowKeys
 from storage.control.habitual_keys import write_habitual_keys
 from storage.control.records import HabitualKeyRow, OffsetRange
 from storage.database.engine import Database
@@ -16,7 +17,9 @@ from storage.retention import delete_expired
 from tests.integration.storage.commits import MINUTE, SECOND, T0, ClaimedStream, claim_stream
 
 
-def commit_events(feed: ClaimedStream, times_s: list[int], energies: list[float], keys: list[str | None]) -> None:
+def commit_events(
+    feed: ClaimedStream, times_s: list[int], energies: Sequence[float], keys: Sequence[str | None]
+) -> None:
     """Commit events of one source; those with an energy above 10 are outliers."""
     n = len(times_s)
     offsets = feed.claim.next_offset + np.arange(n, dtype=np.int64)
@@ -97,9 +100,23 @@ def test_keys_are_counted_if_they_have_outliers_or_are_tracked(db: Database) -> 
     feed = claim_stream(db)
     commit_events(feed, [1, 2, 3, 4, 5, 6, 70], [20, 30, 40, 1, 1, 1, 40], ["a", "a", "b", "a", "c", None, "a"])
     store, ranges = EvidenceStore(db), [offset_range(feed, 0, 6)]
-    assert store.count_keys(ranges, T0, T0 + MINUTE, []) == {"a": (3, 2), "b": (1, 1)}
-    assert store.count_keys(ranges, T0, T0 + MINUTE, ["c", "d"]) == {"a": (3, 2), "b": (1, 1), "c": (1, 0)}
-    assert store.count_keys([offset_range(feed, 0, 400_000)], T0, T0 + MINUTE, []) == {}
+    assert store.count_keys(ranges, T0, T0 + MINUTE, []) == WindowKeys(
+        counts={"a": (3, 2), "b": (1, 1)}, largest={"a": 30.0, "b": 40.0}
+    )
+    assert store.count_keys(ranges, T0, T0 + MINUTE, ["c", "d"]).counts == {"a": (3, 2), "b": (1, 1), "c": (1, 0)}
+    assert store.count_keys([offset_range(feed, 0, 400_000)], T0, T0 + MINUTE, []) == WindowKeys(counts={})
+
+
+def test_largest_energies_by_key_are_float32_and_those_without_a_counted_key_are_together(db: Database) -> None:
+    feed = claim_stream(db)
+    keys = [f"k{i}" for i in range(MAX_COUNTED_KEYS + 1)]
+    commit_events(feed, [1] * (len(keys) + 3), [19.98526, *range(21, 22 + len(keys)), 9], [*keys, "k0", None, "k1"])
+    found = EvidenceStore(db).count_keys([offset_range(feed, 0, len(keys) + 2)], T0, T0 + MINUTE, [])
+    assert len(found.counts) == MAX_COUNTED_KEYS
+    assert found.largest["k0"] == float(len(keys) + 20)
+    assert found.largest_of_others == float(len(keys) + 21), "the event without a key"
+    alone = EvidenceStore(db).count_keys([offset_range(feed, 0, 0)], T0, T0 + MINUTE, [])
+    assert alone.largest == {"k0": float(np.float32(19.98526))}
 
 
 def test_outliers_of_a_habitual_key_are_marked_while_it_is_one(db: Database) -> None:

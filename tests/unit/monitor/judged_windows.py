@@ -12,6 +12,7 @@ from monitor.incidents.habitual_keys import KeyCounts
 from monitor.incidents.window import ThresholdInForce
 from monitor.statistics.part import Scale, summarise
 from monitor.statistics.part_codec import encode_part
+from storage.control.evidence import WindowKeys
 from storage.control.records import Incident, Judgement, StoredPart, WindowFacts
 from storage.control.thresholds import ThresholdRow
 from tests.rules import make_rules
@@ -62,6 +63,15 @@ def learned_threshold(
     return ThresholdInForce.from_row(row, model_version=2)
 
 
+def to_keys(keys: KeyCounts | WindowKeys | None, outliers: int) -> WindowKeys | None:
+    """Return the keys of a window; those given as counts have outliers of 90 nats."""
+    if keys is None or isinstance(keys, WindowKeys):
+        return keys
+    is_more = outliers > sum(x for _, x in keys.values())
+    largest = {key: 90.0 for key, (_, x) in keys.items() if x}
+    return WindowKeys(counts=keys, largest=largest, largest_of_others=90.0 if is_more else None)
+
+
 @dataclass
 class Stream:
     """A stream with its open incidents, its stored state and the transitions so far."""
@@ -89,15 +99,20 @@ class Stream:
             state=json.loads(json.dumps(self.state)),
         )
 
-    def judge_early(self, outliers: int, events: int = EVENTS, keys: KeyCounts | None = None) -> list[Incident]:
+    def judge_early(
+        self, outliers: int, events: int = EVENTS, keys: KeyCounts | WindowKeys | None = None
+    ) -> list[Incident]:
         """Test the next window while it is open, and store the opened incidents."""
-        rows = judge_open_window(self.facts(outliers, events), lambda _: self.threshold, self.rules, T0, keys=keys)
+        rows = judge_open_window(
+            self.facts(outliers, events), lambda _: self.threshold, self.rules, T0, keys=to_keys(keys, outliers)
+        )
         self._store(rows)
         return rows
 
-    def judge(self, outliers: int, events: int = EVENTS, keys: KeyCounts | None = None) -> Judgement:
+    def judge(self, outliers: int, events: int = EVENTS, keys: KeyCounts | WindowKeys | None = None) -> Judgement:
         """Judge the next window."""
-        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, self.rules, T0, keys=keys)
+        counted = to_keys(keys, outliers)
+        judgement = judge_window(self.facts(outliers, events), lambda _: self.threshold, self.rules, T0, keys=counted)
         self._store(judgement.incidents)
         assert judgement.state is not None
         self.state = dict(judgement.state)
