@@ -341,10 +341,12 @@ def _list_lengths(db: Database, stream_id: sa.Column[Any], length: sa.Column[Any
 
 
 def _delete_habitual_keys(db: Database, cut_us: int, stopped: Callable[[], bool]) -> None:
-    """Delete the habitual keys that were recorded before the outliers to which they apply."""
+    """Delete the habitual keys that were recorded before the outliers to which they apply, but none without an end."""
     table = habitual_keys.c
-    oldest = sa.select(table.recorded_at_us).where(table.recorded_at_us < cut_us).order_by(table.recorded_at_us)
-    delete_in_chunks(db, sa.delete(habitual_keys).where(table.recorded_at_us.in_(oldest.limit(CHUNK_ROWS))), stopped)
+    ended = (table.recorded_at_us < cut_us, table.until_us < FOREVER_US)
+    oldest = sa.select(table.recorded_at_us).where(*ended).order_by(table.recorded_at_us)
+    chunk = table.recorded_at_us.in_(oldest.limit(CHUNK_ROWS))
+    delete_in_chunks(db, sa.delete(habitual_keys).where(chunk, table.until_us < FOREVER_US), stopped)
 
 
 def _delete_windows_of_late_events(db: Database, stream_id: int, stopped: Callable[[], bool]) -> int:

@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from monitor.cli.database import format_latest_incidents, open_database
 from monitor.cli.settings import load_settings
 from storage.control.verbs import Basis, VerbFacts, VerbResult, VerbStore
 from storage.database.engine import Database
+
+if TYPE_CHECKING:
+    from monitor.incidents.verb_plan import VerbRequest
 
 who_option = click.option("--who", help="Name of the person (default: the login name).")
 note_option = click.option("--note", help="Reason, stored with the verb and told with its message.")
@@ -42,26 +45,30 @@ def login_name() -> str:
         raise ConfigError("your login name is unknown here; say who you are with --who NAME") from None
 
 
-def run_verb(ctx: click.Context, verb: str, incident: int, **options: Any) -> None:
+def run_verb(ctx: click.Context, verb: str, incident: int, *, key: str | None = None, **options: Any) -> None:
     """Apply a verb to an incident, or preview it, and print the result.
 
     Args:
         ctx: The context of the command.
         verb: Name of the verb.
         incident: The incident.
+        key: The key of the incident that `accept` is about; None for the incident itself.
         options: The values of `verb_options`.
     """
+    from monitor.incidents.verb_plan import VerbRequest
+    from monitor.incidents.verbs import Verb
+
     settings = load_settings(ctx)
     facts = load_facts(settings, incident)
-    who = options["who"] or login_name()
+    request = VerbRequest(verb=Verb(verb), who=options["who"] or login_name(), note=options["note"], key=key)
     if options["dry_run"]:
         with open_database(settings) as db:
-            click.echo(_preview(db, settings, facts, verb, who, options["note"]))
+            click.echo(_preview(db, settings, facts, request))
         return
     basis = None if options["basis"] is None else parse_basis(options["basis"])
     with Database(settings.database.url) as db:
         db.check_schema()
-        click.echo(_apply(db, settings, facts, verb, who, options["note"], basis))
+        click.echo(_apply(db, settings, facts, request, basis))
 
 
 def load_facts(settings: Settings, incident: int) -> VerbFacts:
@@ -77,25 +84,18 @@ def load_facts(settings: Settings, incident: int) -> VerbFacts:
     return facts
 
 
-def _apply(
-    db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None, basis: Basis | None
-) -> str:
+def _apply(db: Database, settings: Settings, facts: VerbFacts, request: "VerbRequest", basis: Basis | None) -> str:
     from monitor.daemon.verbs import apply_configured_verb
-    from monitor.incidents.verb_plan import VerbRequest
-    from monitor.incidents.verbs import Verb
 
-    result = apply_configured_verb(db, settings, facts, VerbRequest(verb=Verb(verb), who=who, note=note), basis)
-    return describe_result(result, verb)
+    result = apply_configured_verb(db, settings, facts, request, basis)
+    return describe_result(result, request.verb.value, request.key)
 
 
-def _preview(db: Database, settings: Settings, facts: VerbFacts, verb: str, who: str, note: str | None) -> str:
+def _preview(db: Database, settings: Settings, facts: VerbFacts, request: "VerbRequest") -> str:
     from monitor.cli.output.preview_text import format_preview
     from monitor.daemon.verbs import preview_configured_verb
-    from monitor.incidents.verb_plan import VerbRequest
-    from monitor.incidents.verbs import Verb
 
-    preview = preview_configured_verb(db, settings, facts, VerbRequest(verb=Verb(verb), who=who, note=note))
-    return format_preview(preview, verb)
+    return format_preview(preview_configured_verb(db, settings, facts, request), request.verb.value, request.key)
 
 
 def parse_basis(text: str) -> Basis:
@@ -111,14 +111,21 @@ def parse_basis(text: str) -> Basis:
         raise ConfigError(f"{text!r} is not a basis; copy it from the output of --dry-run") from None
 
 
-def describe_result(result: VerbResult, verb: str) -> str:
-    """Return a sentence about the incident after a verb."""
+def describe_result(result: VerbResult, verb: str, key: str | None = None) -> str:
+    """Return a sentence about the incident after a verb, or about its key."""
     from monitor.incidents.accept import describe_acceptance
 
     facts = result.facts
     assert facts is not None, "a verb on an unknown incident is an error"
     incident = facts.incident
     name = f"Incident {incident.id} ({incident.kind.replace('_', ' ')} on {facts.stream})"
+    if key is not None:
+        from monitor.incidents.accepted_keys import describe_key_acceptance
+
+        if result.outcome == "unchanged":
+            return f"Key {key} of stream {facts.stream} is accepted already; nothing was changed."
+        effect = describe_key_acceptance(key, result.effects["rates"][0])
+        return f"Key {key} of stream {facts.stream} is accepted: {effect}."
     if result.outcome == "unchanged":
         return f"{name} {_describe_state(facts, verb)} already; nothing was changed."
     if verb == "accept":

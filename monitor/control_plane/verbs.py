@@ -67,7 +67,7 @@ def act(
 
 def needs_reference(facts: VerbFacts, request: VerbRequest) -> bool:
     """Return whether a verb sets a new reference: the acceptance of an open incident of kind calibration."""
-    is_open = state_of(facts.incident) is not VerbState.RESOLVED
+    is_open = state_of(facts.incident) is not VerbState.RESOLVED and request.key is None
     return request.verb is Verb.ACCEPT and is_open and facts.incident.kind == Kind.CALIBRATION
 
 

@@ -45,6 +45,8 @@ _MAX_WINDOWS = 200
 _LEAVING_FACTOR = 2.0
 _TRIAL_WINDOWS = 5
 _PRIOR_EVENTS = 1.0
+_COUNTS = 6
+_HABIT_NUMBERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +82,19 @@ class TrackedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HabitualKey:
-    """A key with its outlier rate, learned from `windows` windows; valid for windows that start in [since, until)."""
+    """A key with its outlier rate, learned from `windows` windows; valid for windows that start in [since, until).
+
+    With the word of a person (`monitor.incidents.accepted_keys`), `until_us` is FOREVER_US. `incident_id` is the
+    incident from which the person accepted the key, `accepted_at_us` the event time of that.
+    """
 
     rate: float
     windows: int
     since_us: int
     until_us: int
+    accepted_by: str | None = None
+    accepted_at_us: int | None = None
+    incident_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +105,19 @@ class KeyHabits:
     habitual: Mapping[str, HabitualKey] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the habits as the JSON object that is stored with the judge state."""
+        """Return the habits as the JSON object that is stored with the judge state.
+
+        Energies and acceptances have entries of their own, so that an earlier version can read the others.
+        """
         return {
-            "tracked": {key: list(asdict(each).values()) for key, each in self.tracked.items()},
-            "habitual": {key: list(asdict(each).values()) for key, each in self.habitual.items()},
+            "tracked": {key: list(asdict(each).values())[:_COUNTS] for key, each in self.tracked.items()},
+            "habitual": {key: list(asdict(each).values())[:_HABIT_NUMBERS] for key, each in self.habitual.items()},
+            "energies": {key: [each.measured, *each.roots] for key, each in self.tracked.items()},
+            "accepted": {
+                key: list(asdict(each).values())[_HABIT_NUMBERS:]
+                for key, each in self.habitual.items()
+                if each.accepted_by is not None
+            },
         }
 
     @staticmethod
@@ -107,10 +125,15 @@ class KeyHabits:
         """Return the stored habits; none for a state without them."""
         if stored is None:
             return KeyHabits()
+        energies, accepted = stored.get("energies", {}), stored.get("accepted", {})
         return KeyHabits(
-            tracked={key: _load_tracked(values) for key, values in stored["tracked"].items()},
+            tracked={
+                key: _load_tracked(values, energies.get(key, (0.0,))) for key, values in stored["tracked"].items()
+            },
             habitual={
-                key: HabitualKey(**dict(zip(HabitualKey.__slots__, values, strict=True)))
+                key: HabitualKey(
+                    **dict(zip(HabitualKey.__slots__, (*values, *accepted.get(key, (None, None, None))), strict=True))
+                )
                 for key, values in stored["habitual"].items()
             },
         )
@@ -179,26 +202,38 @@ def expect_habitual(rate: float, events: int, habitual: Mapping[str, HabitualKey
     return min(rate + extra / max(events, 1), 1.0)
 
 
-def changed_rows(before: KeyHabits, after: KeyHabits, window_end_us: int) -> list[HabitualKeyRow]:
-    """Return the rows of the keys that become habitual after a window, and of those that end to be, by key."""
+def changed_rows(before: KeyHabits, after: KeyHabits, window_end_us: int | None = None) -> list[HabitualKeyRow]:
+    """Return the rows of the keys that become habitual after a window, of those that end to be, and of accepted ones.
+
+    `window_end_us` is the end of the window, at which habits end; None if only words of persons have changed.
+    """
     rows = []
     for key in sorted(before.habitual.keys() | after.habitual.keys()):
         old, new = before.habitual.get(key), after.habitual.get(key)
         if old is not None and (new is None or new.since_us != old.since_us):
+            assert window_end_us is not None, "without a window no habit begins or ends"
             rows.append(_to_row(key, replace(old, until_us=min(old.until_us, window_end_us))))
-        if new is not None and (old is None or new.since_us != old.since_us):
+        if new is not None and (old is None or (new.since_us, new.accepted_by) != (old.since_us, old.accepted_by)):
             rows.append(_to_row(key, new))
     return rows
 
 
-def _load_tracked(values: Sequence[Any]) -> TrackedKey:
-    """Return the counts of a key from JSON; those of an earlier version have no energies."""
-    named = dict(zip(TrackedKey.__slots__, values, strict=False))
-    return TrackedKey(**{**named, "roots": tuple(named.get("roots", ()))})
+def _load_tracked(counts: Sequence[float], energies: Sequence[float]) -> TrackedKey:
+    """Return a key from JSON: its counts, and its energies as the number of windows and the roots."""
+    named: dict[str, Any] = dict(zip(TrackedKey.__slots__, counts, strict=False))
+    return TrackedKey(**named, measured=energies[0], roots=tuple(energies[1:]))
 
 
 def _to_row(key: str, each: HabitualKey) -> HabitualKeyRow:
-    return HabitualKeyRow(key=key, rate=each.rate, windows=each.windows, since_us=each.since_us, until_us=each.until_us)
+    return HabitualKeyRow(
+        key=key,
+        rate=each.rate,
+        windows=each.windows,
+        since_us=each.since_us,
+        until_us=each.until_us,
+        accepted_by=each.accepted_by,
+        accepted_at_us=each.accepted_at_us,
+    )
 
 
 def _add_window(before: TrackedKey | None, events: int, outliers: int, window_start_us: int) -> TrackedKey:

@@ -8,12 +8,13 @@ from config.errors import ConfigError
 from config.stream_rules import StreamRules
 from config.time_format import DAY_US
 from monitor.incidents.accept import plan_acceptance
+from monitor.incidents.accepted_keys import accept_key, withdraw_keys
 from monitor.incidents.lifecycle import Interval, Kind, TransitionType, end_incident
 from monitor.incidents.rows import find_reopen_until, route_transition
 from monitor.incidents.verbs import VERDICTS, WALL_CLOCK_KINDS, Verb, VerbRefused, WindowEffect, find_effect
 from storage.control.acceptance import AcceptedReference
 from storage.control.records import Incident, Transition
-from storage.control.verbs import VerbFacts, VerbPlan
+from storage.control.verbs import ACCEPT_KEY, VerbFacts, VerbPlan
 
 ACKNOWLEDGED_FOR_US = DAY_US
 """Event time after which an acknowledgement expires, with a reminder."""
@@ -30,17 +31,20 @@ _ENDING_TEXTS: Mapping[Verb, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerbRequest:
-    """A verb, the name of the person, and an optional note."""
+    """A verb, the name of the person, and an optional note. With `key`, `accept` is about the habit of that key."""
 
     verb: Verb
     who: str
     note: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         if not self.who.strip() or len(self.who) > MAX_NAME_CHARACTERS:
             raise ConfigError(f"the name of a person must have 1 to {MAX_NAME_CHARACTERS} characters")
         if self.note is not None and len(self.note) > MAX_NOTE_CHARACTERS:
             raise ConfigError(f"a note may have at most {MAX_NOTE_CHARACTERS:,} characters")
+        if self.key is not None and self.verb is not Verb.ACCEPT:
+            raise ConfigError(f"a key can be accepted only; {self.verb.value} acts on the whole incident")
 
 
 def plan_verb(
@@ -59,6 +63,8 @@ def plan_verb(
         VerbRefused: The verb is not allowed in the state of the incident, or not yet.
     """
     incident, verb = facts.incident, request.verb
+    if request.key is not None:
+        return _plan_key(facts, request, request.key, now_us)
     effect = find_effect(verb, incident, verdict=facts.verdict, last_verb=facts.last_verb, later_id=facts.later_id)
     if effect is None:
         return None
@@ -88,6 +94,25 @@ def plan_verb(
         windows=None if effect.windows is WindowEffect.KEEP else effect.windows is WindowEffect.COUNT,
         changes_calibration=effect.windows is not WindowEffect.KEEP,
         acceptance=acceptance,
+        keys=withdraw_keys(facts) if effect.windows in (WindowEffect.LEAVE_OUT, WindowEffect.AS_FIRED) else None,
+    )
+
+
+def _plan_key(facts: VerbFacts, request: VerbRequest, key: str, now_us: int) -> VerbPlan | None:
+    """Return the rows of an accepted key: the incident stays as it is."""
+    change = accept_key(facts, key, request.who)
+    if change is None:
+        return None
+    return VerbPlan(
+        verb=ACCEPT_KEY,
+        who=request.who,
+        note=request.note,
+        now_us=now_us,
+        incident_row=replace(facts.incident, transition=None),
+        verdict=facts.verdict,
+        windows=None,
+        changes_calibration=False,
+        keys=change,
     )
 
 

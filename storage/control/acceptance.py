@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from storage.control.drift import read_rebase, rebase_drift
+from storage.control.window_facts import read_judge_state
 from storage.database.tables import accepted_references, streams, thresholds, windows
 
 _CHUNK = 500
@@ -167,29 +168,25 @@ def _store_accepted_rate(
         sa.select(thresholds.c.model_id).where(thresholds.c.id == adopted[-1].threshold_id)
     ).scalar_one()
     rate = sum(window.outliers for window in adopted) / sum(window.events for window in adopted)
-    judge_state = _read_judge_state(conn, stream_id)
+    judge_state = read_judge_state(conn, stream_id)
     before = judge_state.get("accepted")
     if before and before.get("model_id") == model_id and adopted[-1].window_start_us < before["until_us"]:
         rate = max(rate, before["rate"])  # the rate that was accepted before is still normal
     after = {"rate": rate, "until_us": until_us, "model_id": model_id, "incident_id": incident_id}
-    _write_judge_state(conn, stream_id, judge_state | {"accepted": after})
+    write_judge_state(conn, stream_id, judge_state | {"accepted": after})
     return {"before": before, "after": after}
 
 
 def _restore_accepted_rate(
     conn: Connection, stream_id: int, incident_id: int, before: Mapping[str, Any] | None
 ) -> None:
-    judge_state = _read_judge_state(conn, stream_id)
+    judge_state = read_judge_state(conn, stream_id)
     if judge_state.get("accepted", {}).get("incident_id") != incident_id:
         return
     del judge_state["accepted"]
-    _write_judge_state(conn, stream_id, judge_state if before is None else judge_state | {"accepted": before})
+    write_judge_state(conn, stream_id, judge_state if before is None else judge_state | {"accepted": before})
 
 
-def _read_judge_state(conn: Connection, stream_id: int) -> dict[str, Any]:
-    stored = conn.execute(sa.select(streams.c.judge_state).where(streams.c.id == stream_id)).scalar_one()
-    return dict(json.loads(stored or "{}"))
-
-
-def _write_judge_state(conn: Connection, stream_id: int, state: Mapping[str, Any]) -> None:
+def write_judge_state(conn: Connection, stream_id: int, state: Mapping[str, Any]) -> None:
+    """Store the judge state of a stream, inside of the transaction that has read it under lock."""
     conn.execute(streams.update().where(streams.c.id == stream_id).values(judge_state=json.dumps(state)))

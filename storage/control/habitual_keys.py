@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import sqlalchemy as sa
 
@@ -12,11 +13,20 @@ from storage.database.tables import habitual_keys, streams
 
 
 def write_habitual_keys(conn: sa.Connection, stream_id: int, rows: Sequence[HabitualKeyRow], now_us: int) -> None:
-    """Insert the rows of keys that become habitual, and set the end of those that end to be."""
+    """Insert the rows of keys that become habitual, and set end and acceptance of the others.
+
+    `recorded_at_us` is the time of the last change: retention keeps the row while its outliers are kept.
+    """
     for row in rows:
         table = habitual_keys.c
         of_row = (table.stream_id == stream_id, table.key == row.key, table.since_us == row.since_us)
-        updated = conn.execute(habitual_keys.update().where(*of_row).values(until_us=row.until_us))
+        changed = {
+            "until_us": row.until_us,
+            "accepted_by": row.accepted_by,
+            "accepted_at_us": row.accepted_at_us,
+            "recorded_at_us": now_us,
+        }
+        updated = conn.execute(habitual_keys.update().where(*of_row).values(changed))
         if updated.rowcount:
             continue
         conn.execute(
@@ -24,10 +34,9 @@ def write_habitual_keys(conn: sa.Connection, stream_id: int, rows: Sequence[Habi
                 stream_id=stream_id,
                 key=row.key,
                 since_us=row.since_us,
-                until_us=row.until_us,
                 rate=row.rate,
                 windows=row.windows,
-                recorded_at_us=now_us,
+                **changed,
             )
         )
 
@@ -36,7 +45,7 @@ def load_habitual_keys(db: Database, stream_id: int, limit: int = 100) -> list[H
     """Return the keys that are habitual at the end of the sealed windows, those with the highest rate first."""
     table = habitual_keys.c
     query = (
-        sa.select(table.key, table.rate, table.windows, table.since_us, table.until_us)
+        sa.select(*(table[each.name] for each in fields(HabitualKeyRow)))
         .join(streams, streams.c.id == table.stream_id)
         .where(
             table.stream_id == stream_id,

@@ -205,7 +205,8 @@ class WindowSample:
 class HabitualKeyRow:
     """A key whose events are usually outliers, for windows that start in [since_us, until_us).
 
-    `rate` is the share of outliers among its events, learned from `windows` windows.
+    `rate` is the share of outliers among its events, learned from `windows` windows. `accepted_by` is the person who
+    has accepted it at the event time `accepted_at_us`; `until_us` is then FOREVER_US until its rate changes.
     """
 
     key: str
@@ -213,6 +214,8 @@ class HabitualKeyRow:
     windows: int
     since_us: int
     until_us: int
+    accepted_by: str | None = None
+    accepted_at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,14 +17,19 @@ from storage.control.acceptance import (
     read_fired_windows,
     store_acceptance,
     withdraw_acceptance,
+    write_judge_state,
 )
+from storage.control.habitual_keys import write_habitual_keys
 from storage.control.incidents import to_incident, write_incident
-from storage.control.records import Incident
+from storage.control.records import HabitualKeyRow, Incident
 from storage.control.used_links import LinkUse, record_link_use
-from storage.control.window_facts import read_last_judged_end
+from storage.control.window_facts import read_judge_state, read_last_judged_end
 from storage.database.engine import Database
 from storage.database.locks import lock_stream
 from storage.database.tables import incident_verbs, incidents, streams, windows
+
+ACCEPT_KEY = "accept_key"
+"""Name of the acceptance of a key in the audit rows: it does not act on the incident that names the key."""
 
 WINDOWED_KINDS = frozenset({"spike", "slow_rise"})
 """Kinds whose findings leave windows out of the look-back."""
@@ -52,10 +57,11 @@ class VerbFacts:
         stream: Name of the stream.
         verdict: The verdict on it, or None.
         acknowledged_by: The person who acknowledged it, or None.
-        last_verb: The last verb that was applied to it, or None.
+        last_verb: The last verb that was applied to it, other than the acceptance of a key, or None.
         later_id: A later incident of the same kind and stream, or None.
         last_judged_window: The (start, end) of the last judged window; None before the first.
         basis: The state of the stream.
+        judge_state: The judge state after the last judged window.
     """
 
     incident: Incident
@@ -67,6 +73,22 @@ class VerbFacts:
     later_id: int | None
     last_judged_window: tuple[int, int] | None
     basis: Basis
+    judge_state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChange:
+    """A change of the habitual keys of a stream by a person.
+
+    Attributes:
+        state: The entry `keys` of the judge state afterwards.
+        rows: The changed rows of habitual keys.
+        effects: The keys and their rates, for the audit row.
+    """
+
+    state: Mapping[str, Any]
+    rows: Sequence[HabitualKeyRow]
+    effects: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +105,7 @@ class VerbPlan:
         windows: Whether the windows of the incident count in the look-back: True, False, or None for no change.
         changes_calibration: Whether values that were computed from windows are out of date.
         acceptance: What becomes normal with an accepted incident.
+        keys: The change of the habitual keys.
     """
 
     verb: str
@@ -94,6 +117,7 @@ class VerbPlan:
     windows: bool | None
     changes_calibration: bool
     acceptance: Acceptance | None = None
+    keys: KeyChange | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +180,11 @@ class VerbStore:
             if plan is None:
                 return VerbResult(outcome="unchanged", facts=facts)
             changed, effects = self._change_calibration(conn, stream_id, incident_id, facts, plan)
+            if plan.keys is not None:
+                # The transaction of a judgement compares the judge state, so that no window misses the change.
+                write_judge_state(conn, stream_id, {**read_judge_state(conn, stream_id), "keys": plan.keys.state})
+                write_habitual_keys(conn, stream_id, plan.keys.rows, plan.now_us)
+                effects |= plan.keys.effects
             self._write(conn, stream_id, incident_id, facts, plan, effects)
             return VerbResult(outcome="done", facts=facts, windows=changed, effects=effects)
 
@@ -231,7 +260,7 @@ def _read_facts(conn: Connection, incident_id: int) -> VerbFacts | None:
         return None
     last_verb = (
         sa.select(incident_verbs.c.verb)
-        .where(incident_verbs.c.incident_id == incident_id)
+        .where(incident_verbs.c.incident_id == incident_id, incident_verbs.c.verb != ACCEPT_KEY)
         .order_by(incident_verbs.c.id.desc())
         .limit(1)
     )
@@ -249,6 +278,7 @@ def _read_facts(conn: Connection, incident_id: int) -> VerbFacts | None:
         last_judged_window=_read_last_judged_window(conn, row.stream_id),
         # Both numbers only grow, so their sum changes with each of them.
         basis=Basis(tick_us=row.last_tick_us, revision=row.acceptances + row.revision),
+        judge_state=read_judge_state(conn, row.stream_id),
     )
 
 

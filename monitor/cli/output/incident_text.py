@@ -129,7 +129,8 @@ def _format_verb(verb: ReportedVerb) -> str:
     changed = f" ({windows:,} windows change their place in the calibration)" if windows else ""
     note = f": {verb.note}" if verb.note else ""
     name = verb.verb.replace("_", "-")
-    return f"{format_short_time(verb.recorded_at_us)}  {name} by {verb.who}{note}{changed}, recorded at this time"
+    keys = "".join(f" {key}" for key in verb.effects.get("keys", ()))
+    return f"{format_short_time(verb.recorded_at_us)}  {name}{keys} by {verb.who}{note}{changed}, recorded at this time"
 
 
 def _format_details(numbers: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from config.number_format import format_together
 from config.time_format import format_time
 from monitor.control_plane.preview import SameWindow, VerbPreview
+from monitor.incidents.accepted_keys import describe_key_acceptance
 from monitor.incidents.verbs import WALL_CLOCK_KINDS
 from storage.control.thresholds import ThresholdRow
 from storage.control.verbs import Basis, VerbPlan
@@ -17,10 +18,12 @@ def format_basis(basis: Basis) -> str:
     return f"{'-' if basis.tick_us is None else format_time(basis.tick_us)}/{basis.revision}"
 
 
-def format_preview(preview: VerbPreview, verb: str) -> str:
-    """Return what a verb would change, with its basis."""
+def format_preview(preview: VerbPreview, verb: str, key: str | None = None) -> str:
+    """Return what a verb would change, with its basis; with `key`, what the acceptance of that key would."""
     incident = preview.facts.incident
     name = f"incident {incident.id} ({incident.kind.replace('_', ' ')} on {preview.facts.stream})"
+    if key is not None:
+        name = f"key {key} of {name}"
     if preview.plan is None:
         return f"{verb.replace('_', '-')} has been applied to {name} already: nothing would change."
     lines = [f"{verb.replace('_', '-')} on {name} would change:"]
@@ -30,6 +33,7 @@ def format_preview(preview: VerbPreview, verb: str) -> str:
 
 def _changes(preview: VerbPreview, plan: VerbPlan) -> Iterator[str]:
     before, after = preview.facts.incident, plan.incident_row
+    yield from _describe_keys(plan)
     if before.status != after.status:
         yield f"the incident is {after.status}"
     if before.acknowledged_until_us is None and after.acknowledged_until_us is not None:
@@ -51,6 +55,14 @@ def _changes(preview: VerbPreview, plan: VerbPlan) -> Iterator[str]:
         yield f"the drift baseline starts again at {format_time(plan.acceptance.rebase_from_us)}"
     if preview.same_window is not None:
         yield _describe_same_window(preview.same_window, plan)
+
+
+def _describe_keys(plan: VerbPlan) -> Iterator[str]:
+    for row in () if plan.keys is None else plan.keys.rows:
+        if row.accepted_by is None:
+            yield f"the habit of key {row.key} ends at {format_time(row.until_us)}, without the word of a person"
+        else:
+            yield describe_key_acceptance(row.key, row.rate)
 
 
 def _describe_windows(windows: int, plan: VerbPlan) -> str:

@@ -132,7 +132,9 @@ def _habitual_keys(db: Database, stream_id: int) -> list[dict[str, Any]]:
             "rate": each.rate,
             "windows": each.windows,
             "since": format_time(each.since_us),
-            "until": format_time(each.until_us),
+            "until": format_time(each.until_us) if each.accepted_by is None else None,
+            "accepted_by": each.accepted_by,
+            "accepted_at": format_optional_time(each.accepted_at_us),
         }
         for each in load_habitual_keys(db, stream_id)
     ]

@@ -139,11 +139,16 @@ def _habitual_lines(row: Row) -> list[str]:
     if not keys:
         return []
     named = ", ".join(
-        f"{escape_unprintable(each['key'])} ({each['rate']:.0%} outliers, until {each['until'][:10]})"
-        for each in keys[:3]
+        f"{escape_unprintable(each['key'])} ({each['rate']:.0%} outliers, {_describe_end(each)})" for each in keys[:3]
     )
     more = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
     return [f"  habitual keys  {named}{more}"]
+
+
+def _describe_end(habit: Row) -> str:
+    if habit["accepted_by"] is not None:
+        return f"accepted by {escape_unprintable(habit['accepted_by'])}"
+    return f"until {habit['until'][:10]}"
 
 
 def _threshold_line(row: Row) -> str:

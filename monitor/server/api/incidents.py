@@ -12,6 +12,7 @@ from config.errors import ConfigError
 from monitor.control_plane.preview import SameWindow, VerbPreview
 from monitor.control_plane.verbs import BasisChanged
 from monitor.daemon.verbs import apply_configured_verb, preview_configured_verb
+from monitor.incidents.accepted_keys import list_acceptable_keys
 from monitor.incidents.verb_plan import MAX_NOTE_CHARACTERS, VerbRequest
 from monitor.incidents.verbs import Verb, VerbRefused, allowed_verbs, state_of
 from monitor.server.access.person import Actor, Reader
@@ -65,6 +66,7 @@ class IncidentDetail(BaseModel):
     top_outliers: list[ReportedOutlier] = Field(description="The strangest events of the first window.")
     similar: list[SimilarIncident] = Field(description="Earlier incidents with similar contributions, best first.")
     allowed_verbs: list[str] = Field(description="The verbs that are possible in this state.")
+    acceptable_keys: list[str] = Field(description="The keys whose habit `accept` can confirm, by their `key`.")
 
 
 class BasisModel(BaseModel):
@@ -98,6 +100,7 @@ class PreviewModel(BaseModel):
     windows_count: bool | None = Field(description="Whether those windows would count; null: no change.")
     threshold: ThresholdPreview | None = Field(description="Null if the verb does not change the threshold.")
     same_window: SameWindow | None = Field(description="The strangest window of the incident afterwards, or null.")
+    keys: list[str] = Field(description="The keys whose habit would be accepted, or no longer be.")
 
 
 class VerbBody(BaseModel):
@@ -107,6 +110,10 @@ class VerbBody(BaseModel):
 
     note: Annotated[str, Field(max_length=MAX_NOTE_CHARACTERS)] | None = Field(
         default=None, description="A reason, stored with the verb and told with its message."
+    )
+    key: str | None = Field(
+        default=None,
+        description="With `accept`: the key of the incident whose habit is normal. The incident stays as it is.",
     )
 
 
@@ -139,10 +146,14 @@ def preview(
     response: Response,
     incident_id: IncidentId,
     verb: Annotated[VerbName, Query(description="The verb.")],
+    key: Annotated[
+        str | None, Query(description="With `accept`: the key of the incident whose habit is normal.")
+    ] = None,
 ) -> PreviewModel:
     """Show the changes that a verb would make. The ETag names the basis: send it as If-Match with the verb."""
     facts = _load_facts(context, incident_id)
-    request = VerbRequest(verb=_to_verb(verb), who=person.name)
+    with _translated_refusals():
+        request = VerbRequest(verb=_to_verb(verb), who=person.name, key=key)
     with _translated_refusals(), _one_of_few():
         found = preview_configured_verb(context.reads, context.settings, facts, request)
     response.headers["ETag"] = basis_etag(found.basis)
@@ -161,8 +172,9 @@ def apply_verb(
     """Apply a verb. 428 without If-Match; 412 if the basis has changed since the preview; 409 in a wrong state."""
     basis = parse_basis_etag(if_match)
     facts = _load_facts(context, incident_id)
-    request = VerbRequest(verb=_to_verb(verb), who=person.name, note=None if body is None else body.note)
+    body = body or VerbBody()
     with _translated_refusals():
+        request = VerbRequest(verb=_to_verb(verb), who=person.name, note=body.note, key=body.key)
         result = apply_configured_verb(context.writes, context.settings, facts, request, basis)
     outcome: Literal["done", "unchanged"] = "unchanged" if result.outcome == "unchanged" else "done"
     return VerbAnswer(
@@ -241,6 +253,7 @@ def _to_detail(report: IncidentReport, facts: VerbFacts, similar: list[SimilarIn
         top_outliers=list(report.top_outliers),
         similar=similar,
         allowed_verbs=allowed_verbs(report.kind, state_of(facts.incident)),
+        acceptable_keys=list_acceptable_keys(facts),
     )
 
 
@@ -266,4 +279,5 @@ def _to_preview(incident_id: int, verb: Verb, found: VerbPreview) -> PreviewMode
         windows_count=None if plan is None else plan.windows,
         threshold=threshold,
         same_window=found.same_window,
+        keys=[] if plan is None or plan.keys is None else list(plan.keys.effects["keys"]),
     )

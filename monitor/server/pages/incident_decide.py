@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from config.errors import ConfigError
 from monitor.control_plane.preview import SameWindow, VerbPreview
+from monitor.incidents.accepted_keys import list_acceptable_keys
 from monitor.incidents.verbs import VERB_TABLE, WALL_CLOCK_KINDS, Verb, VerbRefused, allowed_verbs, state_of
 from monitor.server.pages.formats import clock, plural, together
 from storage.control.thresholds import ThresholdRow
@@ -58,6 +59,7 @@ class Choice:
         refused: The reason for which it cannot be pressed, or None.
         change: The change of the calibration, or None.
         has_reason: Whether a reason can be given.
+        key: The key that it accepts; None for a verb on the incident.
     """
 
     verb: str
@@ -67,6 +69,12 @@ class Choice:
     refused: str | None
     change: Change | None
     has_reason: bool
+    key: str | None = None
+
+    @property
+    def anchor(self) -> str:
+        """Return the part of the identifiers of its form that no other choice has."""
+        return self.verb if self.key is None else f"{self.verb}-key-{self.key}"
 
 
 class PreviewCache:
@@ -134,6 +142,26 @@ def build_choice(
         change=change,
         has_reason=verb is Verb.FALSE_ALARM,
     )
+
+
+def build_key_choices(facts: VerbFacts) -> list[Choice]:
+    """Return a button for each habitual key of an incident that no person has accepted."""
+    return [
+        Choice(
+            verb=Verb.ACCEPT.value,
+            label=f"Key {key} is normal",
+            is_main=False,
+            effects=[
+                "Its events usually are outliers, and are expected for 28 days. They are expected for as long as their "
+                "rate remains. A higher rate is still told. The incident stays as it is."
+            ],
+            refused=None,
+            change=None,
+            has_reason=False,
+            key=key,
+        )
+        for key in list_acceptable_keys(facts)
+    ]
 
 
 def write_basis(basis: Basis) -> str:

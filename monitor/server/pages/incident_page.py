@@ -13,7 +13,7 @@ from monitor.daemon.verbs import preview_configured_verb, read_newest_rules
 from monitor.incidents.verb_plan import VerbRequest
 from monitor.incidents.verbs import Verb
 from monitor.server.pages.incident_answer import answer_incident, explain_tests, find_numbers
-from monitor.server.pages.incident_decide import PreviewCache, build_choice, list_verbs
+from monitor.server.pages.incident_decide import PreviewCache, build_choice, build_key_choices, list_verbs
 from monitor.server.pages.incident_facts import IncidentFacts
 from monitor.server.pages.incident_mutes import IncidentMutes, build_mutes
 from monitor.server.pages.incident_sql import incident_sql
@@ -140,7 +140,8 @@ class PageReader:
         facts = self.facts.verb_facts
         rules = self._rules()
         due = None if rules is None or facts.incident.status != "open" else find_repeat(facts.incident, rules)
-        return [build_choice(facts, verb, self._preview, self.facts.now_us, due) for verb in list_verbs(facts)]
+        of_incident = [build_choice(facts, verb, self._preview, self.facts.now_us, due) for verb in list_verbs(facts)]
+        return [*of_incident, *build_key_choices(facts)]
 
     def _read_mutes(self) -> IncidentMutes:
         stream = self.settings.streams.get(self.facts.report.stream)

@@ -20,6 +20,7 @@ _SIGNS = {
 _VERBS = {
     "acknowledge": "acknowledged it",
     "accept": "accepted it as normal",
+    "accept_key": "accepted the habit of a key as normal",
     "false_alarm": "called it a false alarm",
     "confirm": "confirmed it as a true alarm",
     "resolve": "resolved it",
