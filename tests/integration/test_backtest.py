@@ -25,6 +25,8 @@ from tests.daemon.settings import STREAM, file_settings
 Rows = list[tuple[Any, ...]]
 PERCENTILE, BUDGET = 99.0, "1/week"
 HABITUAL = "HA"
+FAR_HOUR = 139.3
+"""Hours after the first event of the far event of the habitual key."""
 
 THRESHOLDS = (
     "SELECT computed_at_us, valid_from_us, percentile, threshold, lower, upper, n, method, details FROM thresholds "
@@ -110,7 +112,8 @@ def ran_6_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonRun]:
 def events_of_6_days() -> list[bytes]:
     """Build 12,000 events of six days from a midnight in winter, and those of a habitual key.
 
-    All events of the key are far away: one every two hours, and 12 in one window of the last day.
+    All events of the key are far away: one every two hours, and 12 in one window of the last day. Its last one is ten
+    times as far away.
     """
     rng = np.random.default_rng(6)
     n = 12_000
@@ -119,6 +122,7 @@ def events_of_6_days() -> list[bytes]:
     events = [(hour, f"k{i % 7}", row) for i, (hour, row) in enumerate(zip(hours.tolist(), x.tolist(), strict=True))]
     habit_hours = [*np.arange(1.01, 144, 2).tolist(), *np.linspace(130.51, 130.9, 12).tolist()]
     events += [(hour, HABITUAL, [9.0, 9.0, 9.0]) for hour in habit_hours]
+    events.append((FAR_HOUR, HABITUAL, [90.0, 90.0, 90.0]))
     return [
         json.dumps({"ts": 1_767_222_000 + hour * 3_600, "id": i, "key": key, "x0": a, "x1": b, "x2": c}).encode()
         for i, (hour, key, (a, b, c)) in enumerate(sorted(events))
@@ -230,6 +234,11 @@ def test_backtest_learns_the_season_of_the_daemon(ran_6_days: DaemonRun) -> None
     )
     assert burst[3] >= 12
     assert burst[-1] is None, "12 outliers of a habitual key are expected"
+    fired = [row[0] for row in expected_windows if row[-1] is not None and row[0] >= habit[3]]
+    far_us = 1_767_222_000_000_000 + int(FAR_HOUR * 3_600_000_000)
+    assert fired == [far_us // 1_800_000_000 * 1_800_000_000], "only the energy far beyond those of the key"
+    ((details,),) = ran_6_days.rows("SELECT details FROM incidents ORDER BY id DESC LIMIT 1")
+    assert json.loads(details)["opened"]["magnitude"]["key"] == HABITUAL
     noon, midnight = (expected_windows[-1 - 2 * hours][5] for hours in (12, 24))
     assert noon > 2 * midnight, "expected outliers"
     for file in (ran_6_days.file,):

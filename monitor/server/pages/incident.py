@@ -73,7 +73,8 @@ def _act(context: ServerContext, person: Person, incident_id: int, verb: str, fi
         raise ApiError(404, f"there is no verb {verb}")
     facts = _load(context, incident_id)
     note = " · ".join(part for part in (fields.get("reason", ""), fields.get("note", "")) if part.strip())[:_MAX_NOTE]
-    request = VerbRequest(verb=Verb(verb), who=person.name, note=note or None, key=fields.get("key") or None)
+    key = fields.get("key") if verb == Verb.ACCEPT else None
+    request = VerbRequest(verb=Verb(verb), who=person.name, note=note or None, key=key or None)
     try:
         basis = read_basis(fields.get("basis", ""))
         apply_configured_verb(context.writes, context.settings, facts.verb_facts, request, basis)

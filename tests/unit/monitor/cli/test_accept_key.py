@@ -41,7 +41,7 @@ def habitual(payments: PaymentsStream, db: Database) -> PaymentsStream:
         write_habitual_keys(conn, stream_id, changed_rows(KeyHabits(), habits), 1)
         details = json.loads(conn.exec_driver_sql("SELECT details FROM incidents WHERE id = 1").scalar_one())
         details["opened"]["keys"] = [
-            {"key": "alice", "events": 30, "outliers": 30, "times_the_others": None, "p_value": 1e-9}
+            {"key": "alice", "events": 30, "outliers": 30, "times_the_others": 60.0, "p_value": 1e-9}
         ]
         conn.execute(sa.text("UPDATE incidents SET details = :details WHERE id = 1"), {"details": json.dumps(details)})
     return payments

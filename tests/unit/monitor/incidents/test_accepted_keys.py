@@ -13,6 +13,7 @@ from monitor.incidents.habitual_keys import KeyCounts, KeyHabits, changed_rows, 
 from monitor.incidents.lifecycle import Kind
 from monitor.incidents.verb_plan import VerbRequest, plan_verb
 from monitor.incidents.verbs import Verb, VerbRefused, VerbState
+from monitor.server.pages.incident_decide import build_key_choices
 from storage.control.records import HabitualKeyRow
 from storage.control.verbs import Basis, VerbFacts
 from storage.database.tables import FOREVER_US
@@ -131,7 +132,11 @@ def test_accepted_key_is_accepted_once() -> None:
     facts = make_facts(accepted(), 40)
     assert accept_key(facts, "HA", "noor") is None
     assert list_acceptable_keys(facts) == []
-    assert list_acceptable_keys(make_facts(learn({"HA": (2, 2)}, 40)[0], 40)) == ["HA"]
+    habitual = make_facts(learn({"HA": (2, 2)}, 40)[0], 40)
+    assert list_acceptable_keys(habitual) == ["HA"]
+    assert [(each.verb, each.key, each.label) for each in build_key_choices(habitual)] == [
+        ("accept", "HA", "Key HA is normal")
+    ], "a button on the page"
 
 
 @pytest.mark.parametrize("verb", [Verb.CONFIRM, Verb.REOPEN])
