@@ -42,7 +42,7 @@ from monitor.control_plane.stores import (
 from monitor.incidents.calibration import find_calibration_problem
 from monitor.incidents.effective_threshold import apply_to_window
 from monitor.incidents.explain import build_evidence_details
-from monitor.incidents.key_energies import TestedEnergies
+from monitor.incidents.key_energies import EnergiesUnderTest
 from monitor.incidents.lifecycle import Interval, Kind
 from monitor.incidents.precision import PRECISION_SPAN_US, measure_precision
 from monitor.incidents.rows import update_incident
@@ -260,7 +260,9 @@ class ControlPlane:
         rules = self._reader.schedule.at(window.window_start_us)
         end_us = window.window_start_us + rules.size_us
         threshold = apply_to_window(self._get_threshold(window.threshold_id), window.window_start_us, end_us, {})
-        tests = evaluate_open_window(threshold, window.events, window.outliers, TestedEnergies(others=largest), rules)
+        tests = evaluate_open_window(
+            threshold, window.events, window.outliers, EnergiesUnderTest(others=largest), rules
+        )
         if tests is None or not tests.fires:
             return
         facts = store.read_window(self._stream_id, window.window_start_us)

@@ -13,7 +13,7 @@ from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.stores import ModelsProtocol
 from monitor.control_plane.verbs import load_new_reference, needs_reference
 from monitor.incidents.effective_threshold import apply_to_window
-from monitor.incidents.key_energies import TestedEnergies
+from monitor.incidents.key_energies import EnergiesUnderTest
 from monitor.incidents.lifecycle import Kind
 from monitor.incidents.spike import judge_spike
 from monitor.incidents.verb_plan import VerbRequest, plan_verb
@@ -161,7 +161,7 @@ def _find_same_window(
     energies = summarise_energies(part, threshold.scale)
     largest = None if energies is None else energies.maximum
     tests = judge_spike(
-        threshold, int(events[0]), int(outliers[0]), TestedEnergies(others=largest), schedule.at(start_us)
+        threshold, int(events[0]), int(outliers[0]), EnergiesUnderTest(others=largest), schedule.at(start_us)
     )
     return SameWindow(
         window_start_us=start_us,

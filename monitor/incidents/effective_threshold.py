@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from monitor.incidents.habitual_keys import KeyCounts, KeyHabits, expect_habitual
-from monitor.incidents.key_energies import KEYS_SHARE, KeyMagnitude, TestedEnergies, count_peaks
+from monitor.incidents.key_energies import KEYS_SHARE, EnergiesUnderTest, KeyMagnitude, count_peaks
 from monitor.incidents.window import ThresholdInForce, WindowUnderTest
 from monitor.statistics.counts import RATE_BOUND_LEVEL, CountModel, rate_bound
 from monitor.statistics.season import Season
@@ -62,7 +62,7 @@ def expect_habitual_keys(window: WindowUnderTest, counts: KeyCounts, events: int
     return replace(window, threshold=raised, habitual=details)
 
 
-def find_largest_energies(window: WindowUnderTest, keys: WindowKeys | None) -> TestedEnergies:
+def find_largest_energies(window: WindowUnderTest, keys: WindowKeys | None) -> EnergiesUnderTest:
     """Return the largest energies of a window. A habitual key without an own law counts among the others.
 
     Args:
@@ -70,7 +70,7 @@ def find_largest_energies(window: WindowUnderTest, keys: WindowKeys | None) -> T
         keys: Its keys. None if they were not counted.
     """
     top = window.part.top
-    every = TestedEnergies(others=float(top[0]) if len(top) else None)
+    every = EnergiesUnderTest(others=float(top[0]) if len(top) else None)
     limit = window.threshold.row.threshold
     if keys is None or every.others is None or every.others <= limit:
         return every
@@ -99,7 +99,7 @@ def find_largest_energies(window: WindowUnderTest, keys: WindowKeys | None) -> T
     # Without the keys of a window, as of one with very many events, all its events are tested together.
     if not own and not others:
         return every
-    return TestedEnergies(others=max(others, default=None), habitual=tuple(own), others_share=1 - KEYS_SHARE)
+    return EnergiesUnderTest(others=max(others, default=None), habitual=tuple(own), others_share=1 - KEYS_SHARE)
 
 
 def _apply_season(threshold: ThresholdInForce, mid_us: int) -> ThresholdInForce:

@@ -52,7 +52,7 @@ class KeyMagnitude:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestedEnergies:
+class EnergiesUnderTest:
     """The largest energies of a window that are tested: of habitual keys with an own law, and of all other events.
 
     `others_share` is the part of the false-alarm probability that the other events are tested with.

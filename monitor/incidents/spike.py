@@ -11,7 +11,7 @@ import numpy as np
 from config.budget import false_alarm_probability, windows_to_learn
 from config.stream_rules import StreamRules
 from config.time_format import format_one_period, format_rounded_duration, format_utc
-from monitor.incidents.key_energies import TestedEnergies
+from monitor.incidents.key_energies import EnergiesUnderTest
 from monitor.incidents.lifecycle import Finding, Kind, Severity
 from monitor.incidents.magnitude import (
     MagnitudeVerdict,
@@ -178,7 +178,7 @@ def judge_spike(
     in_force: ThresholdInForce,
     events: int,
     outliers: int,
-    largest: TestedEnergies,
+    largest: EnergiesUnderTest,
     rules: StreamRules,
 ) -> SpikeTests:
     """Return the test results of a window by its numbers of events and outliers and its largest energies.
@@ -218,7 +218,7 @@ def evaluate_open_window(
     in_force: ThresholdInForce,
     events: int,
     outliers: int,
-    largest: TestedEnergies,
+    largest: EnergiesUnderTest,
     rules: StreamRules,
 ) -> SpikeTests | None:
     """Return the test results of an open window against the limits of the full one. None before the first tick."""

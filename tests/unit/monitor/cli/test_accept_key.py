@@ -66,8 +66,7 @@ def test_accepted_key_stays_habitual_and_its_incident_as_it_was(
     effects = effects if isinstance(effects, dict) else json.loads(effects)
     assert (verb, who, note, effects["keys"]) == ("accept_key", "mira", "a daily batch", ["alice"])
     assert "accept-key alice by mira: a daily batch" in outrider("incidents", "show", 1).out
-    ((shown),) = json.loads(outrider("status", "--format", "json").out)
-    assert shown["habitual_keys"][0]["accepted_by"] == "mira"
+    assert '"accepted_by": "mira"' in outrider("status", "--format", "json").out
     assert "alice (98% outliers, accepted by mira)" in outrider("status").out
     again = outrider("accept", 1, "--key", "alice")
     assert "is accepted already; nothing was changed" in again.out

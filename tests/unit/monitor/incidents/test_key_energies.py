@@ -10,8 +10,8 @@ from monitor.incidents.habitual_keys import KeyHabits, TrackedKey
 from monitor.incidents.key_energies import (
     KEYS_SHARE,
     MAX_ROOTS,
+    EnergiesUnderTest,
     KeyMagnitude,
-    TestedEnergies,
     add_root,
     count_peaks,
     fit_key_law,
@@ -163,7 +163,7 @@ def test_habitual_keys_share_a_part_of_the_budget_that_other_events_do_not_have(
         KeyMagnitude(key=key, energy=1e5, share=KEYS_SHARE / 2, roots=roots, measured=60, median=SCALE.median)
         for key in ("a", "b")
     ]
-    largest = TestedEnergies(others=90.0, habitual=tuple(of_keys), others_share=1 - KEYS_SHARE)
+    largest = EnergiesUnderTest(others=90.0, habitual=tuple(of_keys), others_share=1 - KEYS_SHARE)
     tests = judge_spike(in_force, EVENTS, 0, largest, RULES)
     assert sum(each.alpha for each in tests.magnitudes) == pytest.approx(ALPHA - tests.count.attainable)
     of_key = tests.magnitudes[1]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitor.incidents.key_energies import TestedEnergies
+from monitor.incidents.key_energies import EnergiesUnderTest
 from monitor.incidents.magnitude import describe_least_energy, judge_magnitude
 from monitor.incidents.spike import false_alarm_probability, judge_spike
 from monitor.incidents.window import ThresholdInForce
@@ -89,7 +89,7 @@ def test_an_incident_of_a_much_fuller_window_is_withdrawn() -> None:
 
 def test_both_tests_spend_no_more_than_the_budget() -> None:
     in_force = threshold()
-    tests = judge_spike(in_force, EVENTS, 0, TestedEnergies(others=90.0), RULES)
+    tests = judge_spike(in_force, EVENTS, 0, EnergiesUnderTest(others=90.0), RULES)
     assert tests.magnitude is not None
     assert tests.count.attainable + tests.magnitude.alpha == pytest.approx(ALPHA)
     assert tests.magnitude.alpha > 0
@@ -114,9 +114,9 @@ def test_an_event_below_the_threshold_never_fires() -> None:
 
 
 def test_rows_without_a_law_have_no_verdict() -> None:
-    assert judge_spike(learned_threshold(), EVENTS, 0, TestedEnergies(others=1e9), RULES).magnitude is None
-    assert judge_spike(threshold(n=499), EVENTS, 0, TestedEnergies(others=1e9), RULES).magnitude is None
-    assert judge_spike(threshold(), 0, 0, TestedEnergies(others=None), RULES).magnitude is None
+    assert judge_spike(learned_threshold(), EVENTS, 0, EnergiesUnderTest(others=1e9), RULES).magnitude is None
+    assert judge_spike(threshold(n=499), EVENTS, 0, EnergiesUnderTest(others=1e9), RULES).magnitude is None
+    assert judge_spike(threshold(), 0, 0, EnergiesUnderTest(others=None), RULES).magnitude is None
 
 
 def test_the_least_energy_is_told() -> None:
