@@ -413,6 +413,11 @@ class ControlPlane:
             season=self._season.find_season(store, load_season(newest.details), tick_us, rules, facts.acceptances),
         )
 
+    def carry_look_back(self, look_back: LookBackCache) -> None:
+        """Use a look-back that was built before; it is used as long as its model and its acceptances hold."""
+        self._look_back = look_back
+        self._accepted = self._stores.thresholds.accepted_reference(look_back.model_id)
+
     def _store_tick(self, facts: TickFacts, newest: ThresholdRow, tick_us: int) -> bool:
         rules, store = self._reader.schedule.at(tick_us), self._stores.thresholds
         row, count_model, clean_share = self.compute_tick(facts, newest, tick_us)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from config.stream_rules import RuleSchedule
 from monitor.control_plane.control_plane import ControlPlane, ControlPlaneStores
+from monitor.control_plane.kept_look_backs import KeptLookBacks
 from monitor.control_plane.rule_reader import RuleReader
 from monitor.control_plane.stores import ModelsProtocol
 from monitor.control_plane.verbs import load_new_reference, needs_reference
@@ -78,6 +79,7 @@ def preview_verb(
     load_models: Callable[[], ModelsProtocol],
     *,
     now_us: int,
+    look_backs: KeptLookBacks | None = None,
 ) -> VerbPreview:
     """Return what a verb would change; nothing is written.
 
@@ -88,6 +90,7 @@ def preview_verb(
         schedule: The rules of the stream over event time.
         load_models: Returns the models of the stream; called only if a threshold is computed.
         now_us: Time on the database's clock.
+        look_backs: The kept look-backs, for a process that previews many verbs.
 
     Raises:
         VerbRefused: The verb is not allowed in the state of the incident, or not yet.
@@ -103,7 +106,7 @@ def preview_verb(
     if tick is None or tick.tick_us != facts.basis.tick_us:
         return VerbPreview(facts=facts, plan=plan, windows=store.changed_windows)
     models = load_models()
-    computed = recompute_tick(db, store, facts, schedule, models)
+    computed = recompute_tick(db, store, facts, schedule, models, look_backs)
     return VerbPreview(
         facts=facts,
         plan=plan,
@@ -122,6 +125,7 @@ def recompute_tick(
     facts: VerbFacts,
     schedule: RuleSchedule,
     models: ModelsProtocol,
+    look_backs: KeptLookBacks | None = None,
 ) -> ThresholdRow | None:
     """Return the threshold of the last tick, computed again over the windows of a store; None if it cannot be."""
     tick = store.last_tick()
@@ -137,7 +141,11 @@ def recompute_tick(
         notify_sealed=lambda: None,
         rule_reader=RuleReader(schedule),
     )
-    row, _, _ = plane.compute_tick(store.tick_facts(facts.stream_id), tick.previous, tick.tick_us)
+    tick_facts = store.tick_facts(facts.stream_id)
+    if look_backs is not None:
+        rules = schedule.at(tick.tick_us)
+        plane.carry_look_back(look_backs.copy_for(store, facts.stream_id, tick, tick_facts.acceptances, rules))
+    row, _, _ = plane.compute_tick(tick_facts, tick.previous, tick.tick_us)
     return row
 
 

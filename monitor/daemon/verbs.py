@@ -5,6 +5,7 @@ from collections.abc import Callable
 from config.errors import ConfigError
 from config.settings import Settings
 from config.stream_rules import RuleSchedule, StreamRules
+from monitor.control_plane.kept_look_backs import KeptLookBacks
 from monitor.control_plane.model_cache import ModelCache
 from monitor.control_plane.preview import VerbPreview, preview_verb
 from monitor.control_plane.stores import ModelsProtocol
@@ -24,6 +25,7 @@ def preview_configured_verb(
     facts: VerbFacts,
     request: VerbRequest,
     load_models: Callable[[], ModelsProtocol] | None = None,
+    look_backs: KeptLookBacks | None = None,
 ) -> VerbPreview:
     """Return what a verb would change on an incident of a configured stream; nothing is written.
 
@@ -33,6 +35,7 @@ def preview_configured_verb(
         facts: The incident and the state of its stream.
         request: The verb.
         load_models: Returns the models of the stream; called only if a threshold is computed.
+        look_backs: The kept look-backs, for a process that previews many verbs.
 
     Raises:
         VerbRefused: The verb is not allowed in the state of the incident, or not yet.
@@ -45,6 +48,7 @@ def preview_configured_verb(
         read_rule_schedule(db, settings, facts),
         load_models or (lambda: ModelCache(facts.stream, ModelStore(db))),
         now_us=db.now_us(),
+        look_backs=look_backs,
     )
 
 

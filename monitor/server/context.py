@@ -10,7 +10,11 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from config.settings import ServerSettings, Settings
+from monitor.control_plane.kept_look_backs import KeptLookBacks
+from monitor.control_plane.preview import VerbPreview
+from monitor.models.attribution import Attribution
 from monitor.server.failures import FailureLimit
+from monitor.server.kept_results import KeptResults
 from monitor.server.live import LiveRevisions
 from monitor.server.tokens import TokenList
 from monitor.server.trials import Trials
@@ -21,6 +25,7 @@ READ_CONNECTIONS = 4
 
 
 _MAX_WAITS = 4
+_KEPT = 500
 _TRIAL_WAIT_S = 20.0
 """Time that a request of the API waits for a back-test."""
 
@@ -53,6 +58,10 @@ class ServerContext:
         self.live = LiveRevisions(lambda: self.reads, self.stopping)
         self.trials = Trials(settings)
         """The back-tests of stored windows."""
+        self.attributions = KeptResults[Attribution](_KEPT)
+        self.previews = KeptResults[VerbPreview](_KEPT)
+        self.look_backs = KeptLookBacks()
+        """The look-backs of the previews of verbs."""
         self.trial_wait_s = _TRIAL_WAIT_S
         self._waits = threading.BoundedSemaphore(_MAX_WAITS)
         self._lock = threading.Lock()

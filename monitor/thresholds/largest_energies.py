@@ -29,6 +29,14 @@ class LargestEnergies:
         self._added: list[Float32] = []
         self._removed: list[Float32] = []
 
+    def copy(self) -> "LargestEnergies":
+        """Return a copy that changes on its own."""
+        made = LargestEnergies()
+        made._rows, made._events, made._floor = self._rows.copy(), self._events.copy(), self._floor.copy()
+        made._row_of, made._free = dict(self._row_of), list(self._free)
+        made._ascending, made._added, made._removed = self._ascending, list(self._added), list(self._removed)
+        return made
+
     def add(self, window: Hashable, part: Part) -> None:
         """Add a window that is not contained yet."""
         if not self._free:

@@ -71,6 +71,14 @@ class LookBack:
         self._fired: frozenset[Hashable] = frozenset()
         self._largest = LargestEnergies()
 
+    def copy(self) -> "LookBack":
+        """Return a copy that changes on its own; the parts, which never change, are shared."""
+        made = LookBack(self.scale)
+        made._dense = self._dense.copy()
+        made._parts, made._excluded, made._fired = dict(self._parts), self._excluded, self._fired
+        made._largest = self._largest.copy()
+        return made
+
     def __len__(self) -> int:
         return len(self._parts)
 

@@ -15,7 +15,7 @@ from config.stream_rules import StreamRules
 from monitor.statistics.part import Part, Scale
 from monitor.statistics.part_codec import decode_part
 from monitor.thresholds.look_back import MAX_EXCLUDED_SHARE, LookBack, select_calibration_windows
-from storage.control.thresholds import JudgedWindow
+from storage.control.thresholds import JudgedWindow, WindowAlarm
 
 
 class JudgedWindowReader(Protocol):
@@ -56,6 +56,34 @@ class LookBackCache:
         self._events = np.empty(0, np.int64)
         self._fired: list[tuple[int, int, int, bool]] = []
         self._selected = np.empty(0, np.int64)
+
+    @property
+    def read_until_us(self) -> int | None:
+        """Return the event time up to which windows were read; None before the first tick."""
+        return self._read_until_us
+
+    def __len__(self) -> int:
+        """Return the number of windows that are kept, used by the threshold or not."""
+        return len(self._windows)
+
+    def copy_with_alarms(self, alarms: Sequence[WindowAlarm]) -> "LookBackCache":
+        """Return a copy that changes on its own, whose windows have these alarms; the next `refresh` uses them."""
+        made = LookBackCache(self._stream_id, self.model_id, self.look_back.scale, self.acceptances)
+        made.look_back = self.look_back.copy()
+        made._read_until_us, made._windows, made._selected = self._read_until_us, self._windows, self._selected
+        made._starts_us, made._ends_us, made._events = self._starts_us, self._ends_us, self._events
+        known = set(self._starts_us.tolist())
+        made._fired = [
+            (
+                each.window_start_us,
+                each.window_start_us if each.fired_since_us is None else each.fired_since_us,
+                each.window_end_us,
+                each.confirmed,
+            )
+            for each in alarms
+            if each.window_start_us in known
+        ]
+        return made
 
     def refresh(self, store: JudgedWindowReader, tick_us: int, rules: StreamRules) -> LookBackSummary:
         """Move the look-back to a tick.

@@ -49,6 +49,16 @@ class JudgedWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowAlarm:
+    """The alarm of a judged window, without its statistics; the fields are those of `JudgedWindow`."""
+
+    window_start_us: int
+    window_end_us: int
+    fired_since_us: int | None
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowCounts:
     """Events and outliers of a judged window of any model.
 
@@ -240,6 +250,41 @@ class ThresholdStore:
             for row in self._read_in_chunks(query, after_us)
         ]
         return sorted(found, key=lambda window: window.window_start_us)
+
+    def read_alarms(self, stream_id: int, after_us: int, until_us: int) -> list[WindowAlarm]:
+        """Return the alarms of the windows in a range that do not count despite them, in order.
+
+        They are those that `judged_windows` returns as `fired`, at a fraction of its cost.
+        """
+        table = windows.c
+        query = (
+            sa.select(table.window_start_us, table.window_end_us, table.details, table.adopted_at_us)
+            .where(
+                table.stream_id == stream_id,
+                table.window_start_us >= after_us,
+                table.window_end_us <= until_us,
+                table.judged_at_us.is_not(None),
+                table.details.is_not(None),
+            )
+            .order_by(table.window_start_us)
+        )
+        with self._db.read() as conn:
+            rows = conn.execute(query).all()
+        confirmed = self._read_confirmed(stream_id)
+        alarms = []
+        for row in rows:
+            if self._is_adopted(row.window_start_us, row.adopted_at_us):
+                continue
+            details = json.loads(row.details)
+            alarms.append(
+                WindowAlarm(
+                    window_start_us=row.window_start_us,
+                    window_end_us=row.window_end_us,
+                    fired_since_us=details.get("since_us"),
+                    confirmed=any(each.contains(details.get("fired"), row.window_start_us) for each in confirmed),
+                )
+            )
+        return alarms
 
     def _is_adopted(self, window_start_us: int, adopted_at_us: int | None) -> bool:  # noqa: ARG002 - for previews
         """Return whether a window counts in the look-back despite its alarm."""

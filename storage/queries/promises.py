@@ -36,20 +36,18 @@ class StreamPromise:
 
 def read_promises(conn: Connection) -> list[StreamPromise]:
     """Return the newest calibration row of each stream that has one."""
-    spans = (
-        sa.select(
-            calibrations.c.stream_id,
-            sa.func.min(calibrations.c.at_us).label("first_us"),
-            sa.func.max(calibrations.c.at_us).label("last_us"),
-        )
-        .group_by(calibrations.c.stream_id)
-        .subquery()
-    )
+    # The first and the last time of each stream by the primary key; a GROUP BY would read all rows.
+    of_stream = calibrations.c.stream_id == streams.c.id
+    spans = sa.select(
+        streams.c.id.label("stream_id"),
+        streams.c.name,
+        sa.select(sa.func.min(calibrations.c.at_us)).where(of_stream).scalar_subquery().label("first_us"),
+        sa.select(sa.func.max(calibrations.c.at_us)).where(of_stream).scalar_subquery().label("last_us"),
+    ).subquery()
     rows = conn.execute(
-        sa.select(calibrations, streams.c.name, spans.c.first_us)
+        sa.select(calibrations, spans.c.name, spans.c.first_us)
         .join(spans, (spans.c.stream_id == calibrations.c.stream_id) & (spans.c.last_us == calibrations.c.at_us))
-        .join(streams, streams.c.id == calibrations.c.stream_id)
-        .order_by(streams.c.name)
+        .order_by(spans.c.name)
     )
     return [
         StreamPromise(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -67,6 +67,26 @@ class Rollup:
     model_version: int | None
 
 
+class BarSums(NamedTuple):
+    """The sums of 15 minutes that a bar shows; a tuple, since an overview has tens of thousands.
+
+    Attributes:
+        start_us: Start of the interval.
+        end_us: End of its last window.
+        windows: Number of judged windows, 0 if there were late events only.
+        events: On-time events.
+        outliers: On-time outliers.
+        expected: Mean number of outliers of clean windows with as many events.
+    """
+
+    start_us: int
+    end_us: int
+    windows: int
+    events: int
+    outliers: int
+    expected: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentMark:
     """An incident as a mark in a chart; `end_us` is None while it is open."""
@@ -83,6 +103,7 @@ class IncidentMark:
 
 _NAMES = tuple(field.name for field in fields(Rollup))
 _ROLLUP_COLUMNS = tuple(window_rollups.c[name] for name in _NAMES)
+_BAR_COLUMNS = tuple(window_rollups.c[name] for name in BarSums._fields)
 
 
 def read_rollups(conn: Connection, stream_id: int, *, resolution_us: int, from_us: int, until_us: int) -> list[Rollup]:
@@ -135,15 +156,16 @@ def read_windows(conn: Connection, stream_id: int, *, from_us: int, until_us: in
     return [Rollup(**row) for row in conn.execute(query).mappings()]
 
 
-def read_bars(conn: Connection, stream_ids: Collection[int], *, from_us: int, until_us: int) -> dict[int, list[Rollup]]:
+def read_bars(
+    conn: Connection, stream_ids: Collection[int], *, from_us: int, until_us: int
+) -> dict[int, list[BarSums]]:
     """Return bars of 15 minutes of several streams in [from, until), by stream, in order.
 
-    An interval without windows has no bar. The newest bars are summed from windows, and have no median and 99th
-    percentile of the energies.
+    An interval without windows has no bar. The newest bars are summed from windows.
     """
-    bars: dict[int, list[Rollup]] = {stream_id: [] for stream_id in stream_ids}
+    bars: dict[int, list[BarSums]] = {stream_id: [] for stream_id in stream_ids}
     finished = (
-        sa.select(window_rollups.c.stream_id, *_ROLLUP_COLUMNS)
+        sa.select(window_rollups.c.stream_id, *_BAR_COLUMNS)
         .join(streams, streams.c.id == window_rollups.c.stream_id)
         .where(
             window_rollups.c.stream_id.in_(stream_ids),
@@ -154,10 +176,10 @@ def read_bars(conn: Connection, stream_ids: Collection[int], *, from_us: int, un
         )
         .order_by(window_rollups.c.stream_id, window_rollups.c.start_us)
     )
-    for stream_id, *values in conn.execute(finished):
-        bars[stream_id].append(Rollup(*values))
-    for stream_id, *values in conn.execute(_select_unfinished_bars(stream_ids, from_us, until_us)):
-        bars[stream_id].append(Rollup(*values))
+    for query in (finished, _select_unfinished_bars(stream_ids, from_us, until_us)):
+        # All rows at once: row by row, the driver takes three times as long.
+        for stream_id, *values in conn.execute(query).all():
+            bars[stream_id].append(BarSums(*values))
     return bars
 
 
@@ -230,19 +252,9 @@ def _select_unfinished_bars(stream_ids: Collection[int], from_us: int, until_us:
             start_us.label("start_us"),
             sa.func.max(table.window_end_us),
             sa.func.count(table.judged_at_us),
-            sa.func.count(table.details),
-            *(
-                sa.cast(sa.func.sum(column), sa.BigInteger)
-                for column in (table.events, table.outliers, table.late, table.dead, table.filtered)
-            ),
+            sa.cast(sa.func.sum(table.events), sa.BigInteger),
+            sa.cast(sa.func.sum(table.outliers), sa.BigInteger),
             sa.func.sum(table.expected),
-            sa.func.max(table.outliers),
-            sa.func.min(table.fires_at),
-            sa.func.min(table.p_value),
-            sa.null(),
-            sa.null(),
-            sa.func.max(table.energy_max),
-            sa.null(),
         )
         .join(streams, streams.c.id == table.stream_id)
         .where(

@@ -155,7 +155,7 @@ def preview(
     with _translated_refusals():
         request = VerbRequest(verb=_to_verb(verb), who=person.name, key=key)
     with _translated_refusals(), _one_of_few():
-        found = preview_configured_verb(context.reads, context.settings, facts, request)
+        found = preview_configured_verb(context.reads, context.settings, facts, request, look_backs=context.look_backs)
     response.headers["ETag"] = basis_etag(found.basis)
     return _to_preview(incident_id, request.verb, found)
 

@@ -14,7 +14,7 @@ _DEFAULT_PAGE_ROWS = 100
 _MAX_BIGINT = 2**63 - 1
 _MAX_INTEGER = 2**31 - 1
 _MAX_TEXT_LENGTH = 1_000
-_DURATION = r"^[1-9][0-9]{0,5}(us|ms|s|m|h|d|w)$"
+_DURATION = r"^[1-9][0-9]{0,5}(ms|s|m|h|d|w)$"
 _EARLIEST_US, _LATEST_US = 0, 2**62
 
 StreamName = Annotated[
@@ -39,7 +39,18 @@ def require_plain(text: str) -> str:
 
 PlainText = Annotated[str, Field(min_length=1, max_length=_MAX_TEXT_LENGTH), AfterValidator(require_plain)]
 
-TimeOrDuration = AwareDatetime | Annotated[str, Field(pattern=_DURATION)]
+
+def require_duration(text: str) -> str:
+    """Check that a text is a duration.
+
+    Raises:
+        ValueError: It is none, or longer than 200 years.
+    """
+    parse_duration(text)
+    return text
+
+
+TimeOrDuration = AwareDatetime | Annotated[str, Field(pattern=_DURATION), AfterValidator(require_duration)]
 """A time, or a duration back from the latest row."""
 
 

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from config.time_format import DAY_US, MINUTE_US
 from monitor.server.pages.icons import svg
-from storage.queries.rollups import IncidentMark, Rollup
+from storage.queries.rollups import BarSums, IncidentMark
 
 BAR_US = 15 * MINUTE_US
 BARS = 96
@@ -25,11 +25,11 @@ class Bar:
     is_incident: bool
 
 
-def fill_bars(rollups: Sequence[Rollup], marks: Sequence[IncidentMark], from_us: int) -> list[Bar]:
+def fill_bars(rollups: Sequence[BarSums], marks: Sequence[IncidentMark], from_us: int) -> list[Bar]:
     """Return the 96 bars from a time on.
 
     Args:
-        rollups: The roll-ups of the stream.
+        rollups: The sums of its intervals.
         marks: Its incidents; those of kind silence leave no mark, since they have no windows.
         from_us: Start of the first bar.
     """

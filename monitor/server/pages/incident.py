@@ -1,6 +1,5 @@
 """The page of an incident: `/incidents/{id}`, its tables as CSV, and the forms of its verbs."""
 
-from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -20,7 +19,6 @@ from monitor.server.pages.incident_answer import title_of
 from monitor.server.pages.incident_decide import (
     LABELS,
     REASONS,
-    PreviewCache,
     describe_basis,
     read_basis,
     write_basis,
@@ -36,11 +34,6 @@ router = APIRouter(tags=["pages"])
 _MAX_NOTE = 500
 _ORIGINS = {"overview": "/#h-incidents", "incidents": "/incidents"}
 """The list that a verb leads back to."""
-
-
-@cache
-def _previews() -> PreviewCache:
-    return PreviewCache()
 
 
 @router.get("/incidents/{incident_id}")
@@ -129,10 +122,16 @@ def _values(facts: IncidentFacts, panels: dict[str, Any], refused: str | None) -
 
 def _load(context: ServerContext, incident_id: int) -> IncidentFacts:
     try:
-        return load_incident_facts(context.reads, incident_id)
+        return load_incident_facts(context.reads, incident_id, context.attributions)
     except NoSuchIncident as error:
         raise ApiError(404, str(error)) from None
 
 
 def _reader(context: ServerContext, person: Person, facts: IncidentFacts) -> PageReader:
-    return PageReader(facts=facts, settings=context.settings, previews=_previews(), who=person.name)
+    return PageReader(
+        facts=facts,
+        settings=context.settings,
+        previews=context.previews,
+        look_backs=context.look_backs,
+        who=person.name,
+    )

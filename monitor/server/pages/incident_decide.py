@@ -1,8 +1,6 @@
-"""The verbs on an incident, each with what it will change beside its button. Pure, except for the cache of previews."""
+"""The verbs on an incident, each with what it will change beside its button. Pure."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from config.errors import ConfigError
@@ -35,7 +33,6 @@ _GIVEN: Mapping[Verb, str] = {
     Verb.REOPEN: "It is open again.",
 }
 _KEEPS = "Threshold and windows stay as they are."
-_KEPT_PREVIEWS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,28 +74,11 @@ class Choice:
         return self.verb if self.key is None else f"{self.verb}-key-{self.key}"
 
 
-class PreviewCache:
-    """Previews by incident, verb and basis: each is computed again only if the stream has changed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[object, ...], VerbPreview] = OrderedDict()
-
-    def get(self, facts: VerbFacts, verb: Verb, who: str, compute: Callable[[], VerbPreview]) -> VerbPreview:
-        """Return the preview of a verb on the given facts."""
-        incident = facts.incident
-        state = (incident.status, incident.acknowledged_until_us, facts.verdict, facts.last_verb)
-        key = (incident.id, verb, who, facts.basis, facts.last_judged_window, *state)
-        with self._lock:
-            kept = self._kept.get(key)
-        if kept is not None:
-            return kept
-        preview = compute()
-        with self._lock:
-            self._kept[key] = preview
-            while len(self._kept) > _KEPT_PREVIEWS:
-                self._kept.popitem(last=False)
-        return preview
+def preview_key(facts: VerbFacts, verb: Verb, who: str) -> Hashable:
+    """Return the facts that a preview of a verb depends on: it is computed again only if the stream has changed."""
+    incident = facts.incident
+    state = (incident.status, incident.acknowledged_until_us, facts.verdict, facts.last_verb)
+    return (incident.id, verb, who, facts.basis, facts.last_judged_window, *state)
 
 
 def list_verbs(facts: VerbFacts) -> list[Verb]:

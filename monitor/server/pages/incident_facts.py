@@ -1,7 +1,7 @@
 """The facts of one incident page, each read by the panel that needs it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from config.errors import ConfigError
@@ -9,6 +9,7 @@ from monitor.control_plane.model_cache import ModelCache
 from monitor.incidents.lifecycle import Kind
 from monitor.incidents.verbs import WALL_CLOCK_KINDS
 from monitor.models.attribution import MAX_VALUES, Attribution, attribute
+from monitor.server.kept_results import KeptResults
 from storage.control.models import ModelStore
 from storage.control.verbs import WINDOWED_KINDS, VerbFacts, VerbStore
 from storage.database.engine import Database
@@ -38,12 +39,14 @@ class IncidentFacts:
         report: The stored record of the incident.
         verb_facts: The incident and the state of its stream, for verbs.
         now_us: The time on the database's clock.
+        attributions: Kept attributions.
     """
 
     db: Database
     report: IncidentReport
     verb_facts: VerbFacts
     now_us: int
+    attributions: KeptResults[Attribution] = field(default_factory=lambda: KeptResults(1))
 
     @property
     def has_events(self) -> bool:
@@ -89,13 +92,18 @@ class IncidentFacts:
         if not outliers:
             return None
         model_id = outliers[0].model_id
+        end_us = self.windows[-1].end_us if self.windows else None
+        key = (self.report.id, model_id, end_us, self.outliers.count)
+        return self.attributions.get(key, lambda: self._attribute(model_id))
+
+    def _attribute(self, model_id: int) -> Attribution:
         model = ModelCache(self.report.stream, ModelStore(self.db)).load(model_id)
         limit = max(_MIN_EXPLAINED, MAX_VALUES // max(len(model.record.feature_names), 1))
-        return attribute(model, [each.features for each in outliers if each.model_id == model_id][:limit])
+        return attribute(model, [each.features for each in self.outliers.outliers if each.model_id == model_id][:limit])
 
 
-def load_incident_facts(db: Database, incident_id: int) -> IncidentFacts:
-    """Return the facts of an incident.
+def load_incident_facts(db: Database, incident_id: int, attributions: KeptResults[Attribution]) -> IncidentFacts:
+    """Return the facts of an incident, with kept attributions.
 
     Raises:
         NoSuchIncident: There is no such incident.
@@ -103,4 +111,10 @@ def load_incident_facts(db: Database, incident_id: int) -> IncidentFacts:
     report, facts = load_incident_report(db, incident_id), VerbStore(db).facts(incident_id)
     if report is None or facts is None:
         raise NoSuchIncident(f"there is no incident {incident_id}")
-    return IncidentFacts(db=db, report=report, verb_facts=facts, now_us=db.now_us())
+    return IncidentFacts(
+        db=db,
+        report=report,
+        verb_facts=facts,
+        now_us=db.now_us(),
+        attributions=attributions,
+    )

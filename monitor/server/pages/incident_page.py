@@ -8,12 +8,14 @@ from config.errors import ConfigError
 from config.settings import Settings
 from config.stream_rules import StreamRules
 from config.time_format import DAY_US
+from monitor.control_plane.kept_look_backs import KeptLookBacks
 from monitor.control_plane.preview import VerbPreview
 from monitor.daemon.verbs import preview_configured_verb, read_newest_rules
 from monitor.incidents.verb_plan import VerbRequest
 from monitor.incidents.verbs import Verb
+from monitor.server.kept_results import KeptResults
 from monitor.server.pages.incident_answer import answer_incident, explain_tests, find_numbers
-from monitor.server.pages.incident_decide import PreviewCache, build_choice, build_key_choices, list_verbs
+from monitor.server.pages.incident_decide import build_choice, build_key_choices, list_verbs, preview_key
 from monitor.server.pages.incident_facts import IncidentFacts
 from monitor.server.pages.incident_mutes import IncidentMutes, build_mutes
 from monitor.server.pages.incident_sql import incident_sql
@@ -46,12 +48,14 @@ class PageReader:
         facts: The facts of the incident.
         settings: All settings, for the rules of its stream.
         previews: Kept previews.
+        look_backs: Kept look-backs, for previews.
         who: Name of the person.
     """
 
     facts: IncidentFacts
     settings: Settings
-    previews: PreviewCache
+    previews: KeptResults[VerbPreview]
+    look_backs: KeptLookBacks
     who: str
 
     def read(self, wanted: str | None = None) -> dict[str, Panel[Any]]:
@@ -156,7 +160,8 @@ class PageReader:
         facts = self.facts.verb_facts
         request = VerbRequest(verb=verb, who=self.who)
         return self.previews.get(
-            facts, verb, self.who, lambda: preview_configured_verb(self.facts.db, self.settings, facts, request)
+            preview_key(facts, verb, self.who),
+            lambda: preview_configured_verb(self.facts.db, self.settings, facts, request, look_backs=self.look_backs),
         )
 
     def _rules(self) -> StreamRules | None:

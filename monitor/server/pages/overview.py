@@ -1,5 +1,6 @@
 """The overview at `/`: is all well? Streams worst first, recent incidents, the promise, and the proofs."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +38,7 @@ from storage.database.engine import Database
 from storage.queries.health import read_health_facts
 from storage.queries.incident_list import ListedIncident, count_open_incidents, list_recent_incidents
 from storage.queries.promises import count_messages, read_promises
-from storage.queries.rollups import read_bars, read_incident_marks
+from storage.queries.rollups import IncidentMark, read_bars, read_incident_marks
 from storage.queries.status import load_stream_ids
 
 router = APIRouter(tags=["pages"])
@@ -148,10 +149,10 @@ class OverviewReader:
         by_name: dict[str, list[Any]] = {
             name: rollups.get(ids[name], []) if name in ids else [] for name in self.health
         }
-        bars = {
-            name: fill_bars(rows, [each for each in marks if each.stream_id == ids.get(name)], from_us)
-            for name, rows in by_name.items()
-        }
+        marks_of: dict[int | None, list[IncidentMark]] = defaultdict(list)
+        for mark in marks:
+            marks_of[mark.stream_id].append(mark)
+        bars = {name: fill_bars(rows, marks_of[ids.get(name)], from_us) for name, rows in by_name.items()}
         return from_us, is_past, bars, by_name
 
     def _read_streams(self) -> Streams:

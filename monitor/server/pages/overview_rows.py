@@ -24,7 +24,7 @@ from monitor.server.pages.formats import (
 )
 from monitor.server.pages.panels import PanelTable
 from storage.database.tables import CONTROL_LEASE_TTL_S, HEALTH_REPORT_TTL_S
-from storage.queries.rollups import Rollup
+from storage.queries.rollups import BarSums
 
 _SIGNS = {HealthState.ENDED: "resolved"}
 _BARS_OF_AN_HOUR = HOUR_US // BAR_US
@@ -70,7 +70,7 @@ def sort_problems(health: StreamHealth) -> list[HealthProblem]:
     return sorted(health.problems, key=lambda each: order.index(each.level))
 
 
-def build_stream_row(health: StreamHealth, bars: Sequence[Bar], rollups: Sequence[Rollup], until_us: int) -> StreamRow:
+def build_stream_row(health: StreamHealth, bars: Sequence[Bar], rollups: Sequence[BarSums], until_us: int) -> StreamRow:
     """Return the row of a stream.
 
     Args:
@@ -138,7 +138,7 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON].rsplit(' ', 1)[0]} …"
 
 
-def _rate(rollups: Sequence[Rollup], until_us: int) -> str:
+def _rate(rollups: Sequence[BarSums], until_us: int) -> str:
     """Return the events per second of the last hour of event time that has windows."""
     recent = [each for each in rollups if each.start_us >= until_us - _BARS_OF_AN_HOUR * BAR_US and each.windows]
     if not recent:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from config.stream_rules import RuleSchedule
+from monitor.control_plane.kept_look_backs import KeptLookBacks
 from monitor.control_plane.preview import VerbPreview, preview_verb, recompute_tick
 from monitor.control_plane.verbs import act
 from monitor.daemon.rules import build_stream_rules
@@ -61,12 +62,22 @@ def models_of(payments: PaymentsStream) -> ReferenceModels:
     return ReferenceModels("payments", ModelStore(payments.db))
 
 
-def preview(payments: PaymentsStream, incident: int, verb: Verb) -> VerbPreview:
+def preview(
+    payments: PaymentsStream, incident: int, verb: Verb, look_backs: KeptLookBacks | None = None
+) -> VerbPreview:
     db = payments.db
     facts = VerbStore(db).facts(incident)
     assert facts is not None
     request = VerbRequest(verb=verb, who="anna")
-    return preview_verb(db, facts, request, schedule_of(payments), lambda: models_of(payments), now_us=db.now_us())
+    return preview_verb(
+        db,
+        facts,
+        request,
+        schedule_of(payments),
+        lambda: models_of(payments),
+        now_us=db.now_us(),
+        look_backs=look_backs,
+    )
 
 
 def recompute(payments: PaymentsStream, incident: int) -> ThresholdRow | None:
@@ -110,6 +121,28 @@ def test_preview_equals_the_tick_after_the_verb(ticked: PaymentsStream, db: Data
         stored = preview(ticked, incident, Verb.CONFIRM).stored if len(verbs) == 1 else None
         if stored is not None:
             assert changes[0][1] == stored.details["law"]["windows"] + 3
+
+
+def test_kept_look_backs_give_the_same_previews(ticked: PaymentsStream, db: Database) -> None:
+    incident, kept = find_spike(db), KeptLookBacks()
+
+    def compare(verb: Verb) -> VerbPreview:
+        seen = preview(ticked, incident, verb)
+        again = preview(ticked, incident, verb, kept)
+        assert (again.computed, again.same_window, again.windows) == (seen.computed, seen.same_window, seen.windows)
+        return seen
+
+    for verb in (Verb.FALSE_ALARM, Verb.CONFIRM, Verb.REOPEN):
+        for other in (Verb.CONFIRM, Verb.FALSE_ALARM):
+            if other is not verb:
+                compare(other)
+        apply(ticked, incident, verb, compare(verb))
+        ticked.commit_energies(REFERENCE[:600])
+        ticked.run_due()
+    for _ in range(6):
+        ticked.commit_energies(REFERENCE[600:1_200])
+    ticked.run_due()
+    assert compare(Verb.FALSE_ALARM).computed is not None
 
 
 def test_preview_writes_nothing(ticked: PaymentsStream, db: Database) -> None:

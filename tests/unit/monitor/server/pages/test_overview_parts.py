@@ -17,18 +17,16 @@ from monitor.server.pages.overview_sentence import say_overview
 from monitor.server.pages.promise import build_promise
 from storage.queries.incident_windows import IncidentOutliers
 from storage.queries.promises import StreamPromise
-from storage.queries.rollups import IncidentMark, Rollup
+from storage.queries.rollups import BarSums, IncidentMark
 
 NOW = 1_796_040_000_000_000
 DAY_US = 86_400_000_000
 
 
-def rollup(start_us: int, *, windows: int = 1, outliers: int = 3, expected: float = 3.0) -> Rollup:
-    return Rollup(
-        start_us=start_us, end_us=start_us + BAR_US, windows=windows, fired=0, events=600, outliers=outliers, late=0,
-        dead=0, filtered=0, expected=expected, most_outliers=outliers, fires_at=13, p_value=0.5, energy_p50=None,
-        energy_p99=None, energy_max=None, model_version=1,
-    )  # fmt: skip
+def rollup(start_us: int, *, windows: int = 1, outliers: int = 3, expected: float = 3.0) -> BarSums:
+    return BarSums(
+        start_us=start_us, end_us=start_us + BAR_US, windows=windows, events=600, outliers=outliers, expected=expected
+    )
 
 
 def mark(kind: str, start_us: int, end_us: int | None) -> IncidentMark:
