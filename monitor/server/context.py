@@ -14,7 +14,7 @@ from monitor.control_plane.kept_look_backs import KeptLookBacks
 from monitor.control_plane.preview import VerbPreview
 from monitor.models.attribution import Attribution
 from monitor.server.failures import FailureLimit
-from monitor.server.kept_results import KeptResults
+from monitor.server.kept_results import KeptResults, SharedMoments
 from monitor.server.live import LiveRevisions
 from monitor.server.tokens import TokenList
 from monitor.server.trials import Trials
@@ -26,6 +26,7 @@ READ_CONNECTIONS = 4
 
 _MAX_WAITS = 4
 _KEPT = 500
+_SHARED_S = 1.0
 _TRIAL_WAIT_S = 20.0
 """Time that a request of the API waits for a back-test."""
 
@@ -56,6 +57,8 @@ class ServerContext:
         self.stopping = threading.Event()
         """Set before the server stops, so that live connections end."""
         self.live = LiveRevisions(lambda: self.reads, self.stopping)
+        self.shared_pages = SharedMoments[bytes](_KEPT, _SHARED_S)
+        """Pages that viewers with the same frame share."""
         self.trials = Trials(settings)
         """The back-tests of stored windows."""
         self.attributions = KeptResults[Attribution](_KEPT)

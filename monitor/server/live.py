@@ -67,6 +67,8 @@ class LiveRevisions:
         self._viewers: set[Viewer] = set()
         self._thread: threading.Thread | None = None
         self._seen: Revisions = {}
+        self.changes = 0
+        """Number of reads that found changes: what was read from the database since then has them."""
 
     async def follow(self) -> AsyncIterator[str]:
         """Yield the events of one viewer as text: the present revisions, changes, and a heartbeat.
@@ -121,6 +123,7 @@ class LiveRevisions:
             changes = {name: each for name, each in revisions.items() if self._seen.get(name, each) != each}
             self._seen = revisions
             if changes:
+                self.changes += 1
                 for viewer in viewers:
                     viewer.tell(changes)
 

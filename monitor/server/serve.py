@@ -10,11 +10,13 @@ from config.errors import ConfigError
 from config.metrics import split_address
 from monitor.server.app import create_app
 from monitor.server.context import ServerContext
+from monitor.server.pages.rehearsal import rehearse
 
 log = logging.getLogger(__name__)
 
 _DRAIN_TIMEOUT_S = 3
 _STOP_TIMEOUT_S = 8.0
+_REHEARSAL_LIMIT_S = 15.0
 _KEEP_ALIVE_S = 15
 _BACKLOG = 128
 _MAX_CONNECTIONS = 256
@@ -41,13 +43,18 @@ class PageServer:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Listen, and answer requests in a thread.
+        """Listen, rehearse the views, and answer requests in a thread.
+
+        Requests that arrive during the rehearsal wait for its end, but not for a database that hangs.
 
         Raises:
             ConfigError: The address cannot be listened on.
         """
         host, port = split_address(self._context.server.listen)
         listener = _listen(host, port)
+        rehearsal = threading.Thread(target=rehearse, args=(self._context,), name="server-rehearsal", daemon=True)
+        rehearsal.start()
+        rehearsal.join(_REHEARSAL_LIMIT_S)
         port = int(listener.getsockname()[1])
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         config = uvicorn.Config(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from storage.database.tables import incident_verbs, incidents, streams
+from storage.database.tables import incident_verbs, incidents, streams, transitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,3 +129,14 @@ def _read(conn: Connection, conditions: list[sa.ColumnElement[bool]], limit: int
         .limit(limit)
     )
     return [ListedIncident(**{**row, "is_acknowledged": bool(row["is_acknowledged"])}) for row in rows.mappings()]
+
+
+def read_last_changes(conn: Connection) -> tuple[int, int]:
+    """Return the ids of the last transition of an incident and of the last verb; 0 if there is none."""
+    row = conn.execute(
+        sa.select(
+            sa.select(sa.func.max(transitions.c.id)).scalar_subquery(),
+            sa.select(sa.func.max(incident_verbs.c.id)).scalar_subquery(),
+        )
+    ).one()
+    return row[0] or 0, row[1] or 0

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 
 from config.time_format import DAY_US, HOUR_US
 from monitor.health.stream_health import StreamHealth, judge_streams
-from monitor.server.access.person import Reader
+from monitor.server.access.person import Person, Reader
 from monitor.server.context import Context, ServerContext
 from monitor.server.pages.bars import BAR_US, BARS, Bar, fill_bars
 from monitor.server.pages.formats import duration
@@ -36,7 +36,7 @@ from monitor.server.problems import ApiError
 from storage.control.verbs import VerbStore
 from storage.database.engine import Database
 from storage.queries.health import read_health_facts
-from storage.queries.incident_list import ListedIncident, count_open_incidents, list_recent_incidents
+from storage.queries.incident_list import ListedIncident, count_open_incidents, list_recent_incidents, read_last_changes
 from storage.queries.promises import count_messages, read_promises
 from storage.queries.rollups import IncidentMark, read_bars, read_incident_marks
 from storage.queries.status import load_stream_ids
@@ -191,10 +191,25 @@ class OverviewReader:
 def show_overview(
     context: Context, person: Reader, panel: Annotated[str | None, Query(max_length=40)] = None
 ) -> Response:
-    """Show whether all is well; with `panel` only that panel, for live updates."""
+    """Show whether all is well; with `panel` only that panel, for live updates.
+
+    Viewers share a page for a second at most, and until live viewers are told a change or an incident changes.
+    """
+    last_act = read_panel("acts", lambda: _read_last_act(context)).content
+    key = ("overview", panel, frame_of(context, person, None), context.live.changes, last_act)
+    body = context.shared_pages.get(key, lambda: _render_overview(context, person, panel))
+    return HTMLResponse(body, headers={"Cache-Control": "no-store"})
+
+
+def _read_last_act(context: ServerContext) -> tuple[int, int]:
+    with context.reads.read() as connection:
+        return read_last_changes(connection)
+
+
+def _render_overview(context: ServerContext, person: Person, panel: str | None) -> bytes:
     reader = OverviewReader(context)
     panels = reader.read(panel)
-    return render_page(
+    page = render_page(
         "overview.html",
         frame_of(context, person, reader.now_us),
         view="overview",
@@ -202,6 +217,7 @@ def show_overview(
         panels=panels,
         now_us=reader.now_us or 0,
     )
+    return bytes(page.body)
 
 
 @router.get("/overview/{panel}.csv")

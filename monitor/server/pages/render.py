@@ -66,6 +66,12 @@ def render_page(
     return HTMLResponse(body, status_code=status, headers={"Cache-Control": "no-store"})
 
 
+def compile_templates() -> None:
+    """Compile all templates, which the first view would do otherwise."""
+    for name in _environment().list_templates(extensions=["html"]):
+        _environment().get_template(name)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(

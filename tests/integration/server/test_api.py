@@ -7,7 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from monitor.backtest import backtest
-from storage.control.models import ModelStore, NewModel, insert_model
+from storage.control.models import ModelStore, NewModel
+from storage.control.shadows import NewShadow, ShadowStore
 from storage.database.engine import Database
 from tests.integration.server.conftest import Served
 from tests.unit.monitor.server.apps import OPS, VIEWER, bearer
@@ -225,7 +226,7 @@ def test_a_model_is_promoted_and_rolled_back(served: Served, client: TestClient)
     store_shadow(served)
     versions = [row["version"] for row in get(client, f"{STREAM}/models")["items"] if row["state"] == "shadow"]
     refused = client.post(f"{STREAM}/models/{versions[0]}/promote")
-    assert (refused.status_code, "gate" in refused.json()["detail"]) == (409, True)
+    assert (refused.status_code, "stays the shadow model" in refused.json()["detail"]) == (409, True)
     promoted = client.post(f"{STREAM}/models/{versions[0]}/promote", json={"force": True})
     assert (promoted.status_code, promoted.json()["version"]) == (200, versions[0])
     states = {row["version"]: row["state"] for row in get(client, f"{STREAM}/models")["items"]}
@@ -244,8 +245,7 @@ def store_shadow(served: Served) -> None:
             feature_names=active.feature_names,
             summary=active.summary,
         )
-        with db.write() as connection:
-            insert_model(connection, 1, model, "shadow", db.now_us())
+        ShadowStore(db).start(1, model, NewShadow(percentile=99.0, threshold=9.0, due_after_us=None))
 
 
 def test_whatif_equals_the_back_test_cell_by_cell(served: Served, client: TestClient) -> None:
