@@ -4,12 +4,12 @@ Each set is written to a file:
 
 * the normals in their order, 40 per minute, repeated from the beginning if a set is small;
 * every 60 minutes a burst of 20 anomalies within one minute;
-* outside of the bursts a single anomaly every 200 events.
+* outside of the bursts a single anomaly every 200 events; none with --no-singles.
 
 The back-test warms up on the first normals, which contain no anomaly, and runs the code of the daemon. An incident that
 matches no burst is a false alarm, also a slow rise caused by the single anomalies and a drift of the normals.
 
-    python -m benchmarks.streams [--others] [--only kdd shuttle] [--seed N]
+    python -m benchmarks.streams [--others] [--only kdd shuttle] [--minutes N] [--no-singles] [--seed N]
 
 The simple rules use the same minutes and the same minimum of events. Their incidents end after 3 quiet minutes:
 
@@ -57,6 +57,14 @@ Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Length of the streams after the warm-up, and whether they have single anomalies beside the bursts."""
+
+    minutes: int
+    has_singles: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledStream:
     """Events in order of time; `bursts` holds the number of the burst of each event, 0 for none."""
 
@@ -79,10 +87,12 @@ def load(name: str, folder: Path) -> tuple[Float32, Float32]:
     return x[normal], x[~normal]
 
 
-def plant_anomalies(name: str, normals: Float32, anomalies: Float32, rng: np.random.Generator) -> LabelledStream:
+def plant_anomalies(
+    name: str, normals: Float32, anomalies: Float32, rng: np.random.Generator, plan: Plan
+) -> LabelledStream:
     """Build the stream of a set: its normals, with anomalies in bursts and individually after the warm-up."""
     warm_up = min(10_000, len(normals) // 2)
-    n_events = warm_up + MINUTES * EVENTS_PER_MINUTE
+    n_events = warm_up + plan.minutes * EVENTS_PER_MINUTE
     # Events of the warm-up are not repeated.
     rest = np.arange(n_events - warm_up) % (len(normals) - warm_up) + warm_up
     order = np.concatenate([np.arange(warm_up), rest])
@@ -98,7 +108,7 @@ def plant_anomalies(name: str, normals: Float32, anomalies: Float32, rng: np.ran
         pieces.append((when, anomalies[run], np.full(BURST_SIZE, number), np.ones(BURST_SIZE, np.bool_)))
     single_us = times_us[warm_up::SINGLE_EVERY] + 1
     apart = np.abs(single_us[:, None] - starts_us[None, :]).min(axis=1) > 5 * MINUTE_US
-    single_us = single_us[apart]
+    single_us = single_us[apart] if plan.has_singles else single_us[:0]
     chosen = rng.integers(0, len(anomalies), len(single_us))
     none = np.zeros(len(single_us), np.int64)
     pieces.append((single_us, anomalies[chosen], none, np.ones(len(single_us), np.bool_)))
@@ -214,10 +224,12 @@ def half_space_trees(feed: LabelledStream, seed: int) -> Bool | None:
     return flagged
 
 
-def make_rows(name: str, folder: Path, false_alarms: Sequence[str], seed: int, *, others: bool) -> list[list[object]]:
+def make_rows(
+    name: str, folder: Path, false_alarms: Sequence[str], seed: int, plan: Plan, *, others: bool
+) -> list[list[object]]:
     """Return the table rows of one set."""
     with tempfile.TemporaryDirectory() as made:
-        feed = plant_anomalies(name, *load(name, folder), np.random.default_rng(seed))
+        feed = plant_anomalies(name, *load(name, folder), np.random.default_rng(seed), plan)
         events, labels = write(feed, Path(made))
         settings = make_settings(feed, events, Path(made))
         result = backtest(
@@ -269,19 +281,22 @@ def main() -> None:
     parser.add_argument(
         "--false-alarms", "--promises", dest="false_alarms", nargs="+", default=["1/hour", "1/day", "1/week"]
     )
+    parser.add_argument("--minutes", type=int, default=MINUTES, help="minutes after the warm-up")
+    parser.add_argument("--no-singles", action="store_true", help="plant bursts only")
     parser.add_argument("--seed", type=int, default=20261121)
     options = parser.parse_args()
+    plan = Plan(minutes=options.minutes, has_singles=not options.no_singles)
     began_s = time.monotonic()
     for rate in options.false_alarms:
         parse_rate(rate)
     rows = [
         row
         for name in options.only
-        for row in make_rows(name, options.data, options.false_alarms, options.seed, others=options.others)
+        for row in make_rows(name, options.data, options.false_alarms, options.seed, plan, others=options.others)
     ]
     show(
-        f"Real data as streams: {MINUTES} minutes of {EVENTS_PER_MINUTE} events; bursts of {BURST_SIZE} every "
-        f"{BURST_EVERY} minutes and one in {SINGLE_EVERY} events; seed {options.seed}",
+        f"Real data as streams: {plan.minutes} minutes of {EVENTS_PER_MINUTE} events; bursts of {BURST_SIZE} every "
+        f"{BURST_EVERY} minutes" + f" and one in {SINGLE_EVERY} events" * plan.has_singles + f"; seed {options.seed}",
         [
             *("set", "rule", "budget", "alarms per day", "budget per week", "false per week", "recall", "delay s"),
             *("precision", "events found", "incidents"),
