@@ -7,8 +7,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from monitor.backtest import backtest
-from storage.control.models import ModelStore, NewModel
-from storage.control.shadows import NewShadow, ShadowStore
 from storage.database.engine import Database
 from tests.integration.server.conftest import Served
 from tests.unit.monitor.server.apps import OPS, VIEWER, bearer
@@ -220,32 +218,6 @@ def test_models_are_promoted_only_where_it_makes_sense(client: TestClient) -> No
     assert (active.status_code, "already the active model" in active.json()["detail"]) == (409, True)
     assert client.post(f"{STREAM}/models/77/promote").status_code == 404
     assert client.post(f"{STREAM}/models/rollback").status_code == 409
-
-
-def test_a_model_is_promoted_and_rolled_back(served: Served, client: TestClient) -> None:
-    store_shadow(served)
-    versions = [row["version"] for row in get(client, f"{STREAM}/models")["items"] if row["state"] == "shadow"]
-    refused = client.post(f"{STREAM}/models/{versions[0]}/promote")
-    assert (refused.status_code, "stays the shadow model" in refused.json()["detail"]) == (409, True)
-    promoted = client.post(f"{STREAM}/models/{versions[0]}/promote", json={"force": True})
-    assert (promoted.status_code, promoted.json()["version"]) == (200, versions[0])
-    states = {row["version"]: row["state"] for row in get(client, f"{STREAM}/models")["items"]}
-    assert (states[versions[0]], states[1]) == ("active", "retired")
-    back = client.post(f"{STREAM}/models/rollback")
-    assert (back.status_code, back.json()["version"]) == (200, 1)
-
-
-def store_shadow(served: Served) -> None:
-    """Store a copy of the active model as a shadow, as a refit does."""
-    with Database(served.settings.database.url) as db:
-        active = next(iter(ModelStore(db).list(1)))
-        model = NewModel(
-            kind=active.kind,
-            artefact=ModelStore(db).artefact(active.id),
-            feature_names=active.feature_names,
-            summary=active.summary,
-        )
-        ShadowStore(db).start(1, model, NewShadow(percentile=99.0, threshold=9.0, due_after_us=None))
 
 
 def test_whatif_equals_the_back_test_cell_by_cell(served: Served, client: TestClient) -> None:
