@@ -9,6 +9,7 @@ from storage.database.engine import Database
 from storage.database.tables import incidents
 from storage.database.views import create_views, view_queries
 from tests.integration.storage.commits import T0, claim_stream
+from tests.upgraded import give_newest_schema
 
 pytestmark = pytest.mark.postgres
 
@@ -47,9 +48,8 @@ def test_details_take_the_operators_of_jsonb(upgraded_postgres_url: str) -> None
 
 
 def test_a_view_of_an_earlier_version_keeps_json_and_the_views_on_it(postgres_url: str) -> None:
-    from tests.integration.conftest import _upgrade
-
-    with Database(_upgrade(postgres_url)) as db, db.write() as connection:
+    give_newest_schema(postgres_url)
+    with Database(postgres_url) as db, db.write() as connection:
         connection.exec_driver_sql("DROP VIEW incident_history")
         query = view_queries("postgresql", "json")["incident_history"].replace("%", "%%")
         connection.exec_driver_sql(f"CREATE VIEW incident_history AS {query}")
