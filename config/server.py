@@ -22,6 +22,7 @@ _HOST = re.compile(r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?$")
 _MAX_LINK_SECRETS = 2
 _MIN_LINK_SECRET_CHARACTERS = 32
 _LOCAL_NAME = "localhost"
+_TRACE_ID = "{trace_id}"
 
 Scopes = Annotated[tuple[Scope, ...], BeforeValidator(split_list)]
 
@@ -34,6 +35,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def fill_trace_url(template: str, trace_id: str) -> str:
+    """Return the address of a trace. An id consists of hexadecimal digits, so that it needs no escapes."""
+    return template.replace(_TRACE_ID, trace_id)
 
 
 class TokenSettings(Section):
@@ -118,10 +124,30 @@ class ServerSettings(Section):
         default=None, description="A file with one or two secrets of the links, a line each."
     )
 
+    trace_url: str | None = Field(
+        default=None,
+        description="The address of a trace with {trace_id} in it, for the outliers of records with the header "
+        "`traceparent`; null: ids without links.",
+    )
+
     @model_validator(mode="after")
     def _check_server(self) -> "ServerSettings":
-        raise_problems([*self._url_problems(), *self._host_problems(), *self._token_problems(), *self._link_problems()])
+        raise_problems(
+            [
+                *self._url_problems(),
+                *self._host_problems(),
+                *self._token_problems(),
+                *self._link_problems(),
+                *self._trace_problems(),
+            ]
+        )
         return self
+
+    def _trace_problems(self) -> Iterator[tuple[str, str]]:
+        if self.trace_url is None:
+            return
+        if not self.trace_url.startswith(("https://", "http://")) or _TRACE_ID not in self.trace_url:
+            yield "trace_url", "must be an address with {trace_id}, such as https://jaeger.example/trace/{trace_id}"
 
     @property
     def link_secrets(self) -> tuple[str, ...]:

@@ -172,6 +172,7 @@ _LOCAL_KEYS = (
     "server.auth_proxy.scopes",
     "server.link_secret",
     "server.link_secret_file",
+    "server.trace_url",
 )
 
 SETTING_CLASSES: Mapping[str, SettingClass] = {

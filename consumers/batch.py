@@ -96,7 +96,8 @@ class RawBatch:
     `timestamps_us` are the broker's timestamps, None for files. `max_event_time_us` is the upper bound of a
     plausible event time, None without a bound. `batch_offsets` holds the base offset of the record batch of each
     record, and `has_append_time` is true where that batch has LogAppendTime (the broker's clock has set its
-    timestamps); both are None for sources without record batches. `cursors` holds the byte offset of each row,
+    timestamps); both are None for sources without record batches. `trace_ids` holds the trace of each record (W3C Trace
+    Context), or is None if none has one. `cursors` holds the byte offset of each row,
     followed by the byte offset after the last row. `skip_reason` is the reason why the range [begin, end) could not be
     read ("retention" or "unreadable_batch"), and `skip_detail` says more. A batch with a skip reason has no records.
     """
@@ -111,6 +112,7 @@ class RawBatch:
     max_event_time_us: int | None = None
     batch_offsets: Int64 | None = None
     has_append_time: Mask | None = None
+    trace_ids: list[str | None] | None = None
     cursors: Int64 | None = None
     skip_reason: str | None = None
     skip_detail: str | None = None
@@ -143,6 +145,7 @@ class RawBatch:
             timestamps_us=None if self.timestamps_us is None else self.timestamps_us[first:],
             batch_offsets=None if self.batch_offsets is None else self.batch_offsets[first:],
             has_append_time=None if self.has_append_time is None else self.has_append_time[first:],
+            trace_ids=None if self.trace_ids is None else self.trace_ids[first:],
             cursors=None if self.cursors is None else self.cursors[first:],
         )
 
@@ -163,6 +166,7 @@ class RawBatch:
             timestamps_us=None if self.timestamps_us is None else self.timestamps_us[rows],
             batch_offsets=None if self.batch_offsets is None else self.batch_offsets[rows],
             has_append_time=None if self.has_append_time is None else self.has_append_time[rows],
+            trace_ids=None if self.trace_ids is None else [self.trace_ids[row] for row in rows.tolist()],
         )
 
     def head(self, n: int) -> RawBatch:
@@ -178,5 +182,6 @@ class RawBatch:
             timestamps_us=None if self.timestamps_us is None else self.timestamps_us[:n],
             batch_offsets=None if self.batch_offsets is None else self.batch_offsets[:n],
             has_append_time=None if self.has_append_time is None else self.has_append_time[:n],
+            trace_ids=None if self.trace_ids is None else self.trace_ids[:n],
             cursors=None if self.cursors is None else self.cursors[: n + 1],
         )

@@ -19,7 +19,8 @@ class Events:
     """Decoded events of one partition as columns, ordered by offset.
 
     `batch_offsets` holds the base offset of the record batch of each event, and `has_append_time` is true where that
-    batch has LogAppendTime. Both are None for sources without record batches, such as files.
+    batch has LogAppendTime. Both are None for sources without record batches, such as files. `trace_ids` are the traces
+    of the records (W3C Trace Context), None if none has one.
 
     `features`, (n, D), are float64 as they were decoded, or float32 for records of that format. They are finite in
     float32, or NaN where a value is missing.
@@ -30,6 +31,7 @@ class Events:
     features: Floats
     keys: list[str | None] | None = None
     ids: list[str | None] | None = None
+    trace_ids: list[str | None] | None = None
     batch_offsets: Int64 | None = None
     has_append_time: Mask | None = None
 
@@ -44,6 +46,7 @@ class Events:
             features=self.features[start:stop],
             keys=None if self.keys is None else self.keys[start:stop],
             ids=None if self.ids is None else self.ids[start:stop],
+            trace_ids=None if self.trace_ids is None else self.trace_ids[start:stop],
             batch_offsets=None if self.batch_offsets is None else self.batch_offsets[start:stop],
             has_append_time=None if self.has_append_time is None else self.has_append_time[start:stop],
         )
@@ -59,6 +62,7 @@ class Events:
             features=self.features[selected],
             keys=None if self.keys is None else [self.keys[i] for i in selected],
             ids=None if self.ids is None else [self.ids[i] for i in selected],
+            trace_ids=None if self.trace_ids is None else [self.trace_ids[i] for i in selected],
             batch_offsets=None if self.batch_offsets is None else self.batch_offsets[selected],
             has_append_time=None if self.has_append_time is None else self.has_append_time[selected],
         )
@@ -80,6 +84,7 @@ class Events:
             features=np.concatenate([piece.features for piece in pieces]),
             keys=_concatenate_columns([piece.keys for piece in pieces], [len(piece) for piece in pieces]),
             ids=_concatenate_columns([piece.ids for piece in pieces], [len(piece) for piece in pieces]),
+            trace_ids=_concatenate_columns([piece.trace_ids for piece in pieces], [len(piece) for piece in pieces]),
             batch_offsets=_concatenate_arrays([(piece.batch_offsets, piece.offsets) for piece in pieces]),
             has_append_time=_concatenate_arrays(
                 [(piece.has_append_time, np.zeros(len(piece), np.bool_)) for piece in pieces]

@@ -90,6 +90,7 @@ def assemble_batch(
             features=rows.features,
             keys=_key_column(raw, schema, rows),
             ids=None if rows.ids is None else text_column(_as_sequence(rows.ids)),
+            trace_ids=None if raw.trace_ids is None else [raw.trace_ids[row] for row in rows.index.tolist()],
             batch_offsets=None if raw.batch_offsets is None else raw.batch_offsets[rows.index],
             has_append_time=_trusted_times(raw, schema, rows.index),
         ),

@@ -20,7 +20,7 @@ _MAX_TIMESTAMP_MS = (2**63 - 1) // 1000
 
 
 class FetchedRecord(NamedTuple):
-    """One record. `timestamp_ms` is -1 if it has none."""
+    """One record. `timestamp_ms` is -1 if it has none, and `trace_id` is that of its header `traceparent`."""
 
     offset: int
     timestamp_ms: int
@@ -28,6 +28,7 @@ class FetchedRecord(NamedTuple):
     value: bytes | None
     batch_offset: int
     has_append_time: bool
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,7 +37,7 @@ class RecordChunk:
 
     The records are below the offset `end`, where the next chunk begins. A chunk without records advances the position
     over control batches, aborted transactions and compaction holes. `unreadable` is the reason why a range cannot be
-    read; such a chunk has no records.
+    read; such a chunk has no records. `trace_ids` is None if no record has a trace.
     """
 
     end: int
@@ -46,6 +47,7 @@ class RecordChunk:
     keys: Sequence[bytes | None] | None
     batch_offsets: Int64
     has_append_time: Mask
+    trace_ids: list[str | None] | None = None
     unreadable: str | None = None
 
     def __len__(self) -> int:
@@ -76,6 +78,7 @@ class RecordChunk:
             keys=None if self.keys is None else self.keys[first:],
             batch_offsets=self.batch_offsets[first:],
             has_append_time=self.has_append_time[first:],
+            trace_ids=None if self.trace_ids is None else self.trace_ids[first:],
         )
 
     def records(self) -> list[FetchedRecord]:
@@ -87,14 +90,15 @@ class RecordChunk:
             list(self.values),
             self.batch_offsets.tolist(),
             self.has_append_time.tolist(),
+            [None] * len(self) if self.trace_ids is None else self.trace_ids,
         )
         return [FetchedRecord(*row) for row in zip(*columns, strict=True)]
 
 
 def pack_records(records: Sequence[FetchedRecord], end: int) -> RecordChunk:
     """Return records as columns."""
-    offsets, timestamps_ms, keys, values, batch_offsets, has_append_time = (
-        zip(*records, strict=True) if records else ((), (), (), (), (), ())
+    offsets, timestamps_ms, keys, values, batch_offsets, has_append_time, trace_ids = (
+        zip(*records, strict=True) if records else ((),) * 7
     )
     timestamps_ms = tuple(min(max(each, -1), _MAX_TIMESTAMP_MS) for each in timestamps_ms)
     return RecordChunk(
@@ -105,6 +109,7 @@ def pack_records(records: Sequence[FetchedRecord], end: int) -> RecordChunk:
         keys=None if all(key is None for key in keys) else list(keys),
         batch_offsets=np.array(batch_offsets, np.int64),
         has_append_time=np.array(has_append_time, np.bool_),
+        trace_ids=None if all(trace_id is None for trace_id in trace_ids) else list(trace_ids),
     )
 
 

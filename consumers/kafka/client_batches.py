@@ -15,6 +15,7 @@ from kafka.record.legacy_records import LegacyRecordBatch
 from consumers.kafka.chunks import FetchedRecord
 from consumers.kafka.decompression import Decompressor, UndecodableError
 from consumers.kafka.record_columns import MALFORMED, RecordBatch
+from consumers.kafka.trace_context import TRACEPARENT, parse_trace_id
 
 CURRENT_MAGIC = 2
 RECORD_ERRORS = (CorruptRecordError, struct.error, ValueError, LookupError, AssertionError)
@@ -245,4 +246,6 @@ def to_fetched(record: Any, batch_offset: int) -> FetchedRecord:
     """Return a record of the client as the fields that are read from it; without a timestamp it has -1 ms."""
     timestamp_ms = -1 if record.timestamp is None else record.timestamp
     has_append_time = record.timestamp_type == _LOG_APPEND_TIME
-    return FetchedRecord(record.offset, timestamp_ms, record.key, record.value, batch_offset, has_append_time)
+    trace_ids = (parse_trace_id(value) for name, value in record.headers or () if name.encode() == TRACEPARENT)
+    trace_id = next(filter(None, trace_ids), None)
+    return FetchedRecord(record.offset, timestamp_ms, record.key, record.value, batch_offset, has_append_time, trace_id)

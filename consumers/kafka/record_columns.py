@@ -28,6 +28,7 @@ from consumers.kafka.chunks import (
     to_us,
     unreadable_range,
 )
+from consumers.kafka.trace_context import TRACEPARENT, parse_trace_id
 
 MALFORMED = "a record does not have the format of Kafka"
 _MIN_VECTOR_RECORDS = 16
@@ -214,7 +215,7 @@ def _decode_columns(parts: list[_Part], last_offset: int) -> RecordChunk:
     offset_deltas, place = _read_varints(octets, place)
     key_lengths, key_starts = _read_varints(octets, place)
     value_lengths, value_starts = _read_varints(octets, key_starts + np.maximum(key_lengths, 0))
-    _check_headers(blob, octets, value_starts + np.maximum(value_lengths, 0), ends)
+    trace_ids = _read_headers(blob, octets, value_starts + np.maximum(value_lengths, 0), ends)
     offsets = spread([batch.base_offset for batch in batches]) + offset_deltas
     stops = spread([batch.next_offset for batch in batches])
     if (
@@ -236,6 +237,7 @@ def _decode_columns(parts: list[_Part], last_offset: int) -> RecordChunk:
         keys=ByteSlices(blob, key_starts, key_lengths) if (key_lengths >= 0).any() else None,
         batch_offsets=spread([batch.base_offset for batch in batches]),
         has_append_time=has_append_time,
+        trace_ids=trace_ids,
     )
 
 
@@ -284,8 +286,10 @@ def _read_varints(octets: NDArray[np.uint8], place: Int64) -> tuple[Int64, Int64
     return (value >> 1) ^ -(value & 1), place
 
 
-def _check_headers(blob: bytes, octets: NDArray[np.uint8], place: Int64, ends: Int64) -> None:
-    """Check that the headers have the format and end with their records.
+def _read_headers(blob: bytes, octets: NDArray[np.uint8], place: Int64, ends: Int64) -> list[str | None] | None:
+    """Check that the headers have the format and end with their records; return the first trace of each record.
+
+    None if no record has a trace.
 
     Raises:
         MalformedRecordError: They do not.
@@ -295,19 +299,30 @@ def _check_headers(blob: bytes, octets: NDArray[np.uint8], place: Int64, ends: I
     if (left < 0).any():
         raise MalformedRecordError
     rows = np.flatnonzero(left)
+    traces: dict[int, str] = {}
     while len(rows):
         name_lengths, starts = _read_varints(octets, place[rows])
         if (name_lengths < 0).any():
             raise MalformedRecordError
         stops = starts + name_lengths
         value_lengths, value_starts = _read_varints(octets, stops)
-        for name in {blob[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)}:
+        names = [blob[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        for name in set(names):
             _check_name(name)
-        place[rows] = value_starts + np.maximum(value_lengths, 0)
+        value_stops = value_starts + np.maximum(value_lengths, 0)
+        if TRACEPARENT in names:
+            for row, name, begin, end in zip(
+                rows.tolist(), names, value_starts.tolist(), value_stops.tolist(), strict=True
+            ):
+                trace_id = parse_trace_id(blob[begin:end]) if name == TRACEPARENT and row not in traces else None
+                if trace_id is not None:
+                    traces[row] = trace_id
+        place[rows] = value_stops
         left[rows] -= 1
         rows = rows[left[rows] > 0]
     if (place != ends).any():
         raise MalformedRecordError
+    return [traces.get(row) for row in range(len(ends))] if traces else None
 
 
 def _check_name(name: bytes) -> None:
@@ -335,17 +350,21 @@ def _read_record(batch: RecordBatch, place: int, last_offset: int) -> tuple[Fetc
     n_headers, place = _read_varint(data, place)
     if n_headers < 0:
         raise MalformedRecordError
+    trace_id: str | None = None
     for _ in range(n_headers):
         name, place = _read_bytes(data, place)
         if name is None:
             raise MalformedRecordError
         _check_name(name)
-        _, place = _read_bytes(data, place)
+        content, place = _read_bytes(data, place)
+        if name == TRACEPARENT and trace_id is None:
+            trace_id = parse_trace_id(content)
     offset = batch.base_offset + offset_delta
     if place - begin != length or not max(last_offset, batch.base_offset - 1) < offset < batch.next_offset:
         raise MalformedRecordError
     timestamp_ms = batch.timestamp_ms if batch.has_append_time else batch.timestamp_ms + time_delta
-    return FetchedRecord(offset, timestamp_ms, key, value, batch.base_offset, batch.has_append_time), place
+    record = FetchedRecord(offset, timestamp_ms, key, value, batch.base_offset, batch.has_append_time, trace_id)
+    return record, place
 
 
 def _read_varint(data: bytes | bytearray | memoryview, place: int) -> tuple[int, int]:

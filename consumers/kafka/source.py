@@ -373,6 +373,7 @@ def _to_raw_batch(partition: Partition, begin: int, chunk: RecordChunk) -> RawBa
         max_event_time_us=time.time_ns() // 1_000 + _CLOCK_ERROR_US,
         batch_offsets=chunk.batch_offsets,
         has_append_time=chunk.has_append_time,
+        trace_ids=chunk.trace_ids,
         skip_reason=None if chunk.unreadable is None else UNREADABLE_BATCH,
         skip_detail=chunk.unreadable,
     )

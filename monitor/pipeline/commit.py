@@ -152,6 +152,7 @@ def _outlier_columns(scored: ScoredEvents, features: tuple[str, ...]) -> Outlier
         derived=_derived_features(scored, rows),
         keys=None if events.keys is None else [events.keys[i] for i in rows],
         ids=None if events.ids is None else [events.ids[i] for i in rows],
+        trace_ids=None if events.trace_ids is None else [events.trace_ids[i] for i in rows],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-KNOWN_REVISIONS: tuple[str, ...] = tuple(f"{number:04}" for number in range(1, 19))
+KNOWN_REVISIONS: tuple[str, ...] = tuple(f"{number:04}" for number in range(1, 20))
 """Every revision, oldest first; the last is the one that this version needs."""
 
 INCOMPLETE_COPY = "incomplete copy"

@@ -219,6 +219,7 @@ outliers = sa.Table(
     sa.Column("key", _Text),
     sa.Column("event_id", _Text),
     sa.Column("features", _Text, nullable=False),
+    sa.Column("trace_id", _Text),
     sa.Index("ix_outliers_event_time_us", "event_time_us"),
     sa.Index("ix_outliers_key", "key", "event_time_us"),
     sa.Index("ix_outliers_event_id", "event_id"),

@@ -45,6 +45,7 @@ _SHARED: Mapping[str, str] = {
     "is_outlier": "Whether the energy exceeds the threshold.",
     "model_version": "Version of the model within the stream.",
     "features": "Features of the event, as a JSON object by name.",
+    "trace_id": "Trace of the Kafka record: 32 hexadecimal digits of its header `traceparent`, or NULL.",
     "habitual": "True if the events of its key usually are outliers and are expected at this time.",
     "window_start": "Start of the window, inclusive.",
     "window_end": "End of the window, exclusive.",

@@ -107,7 +107,7 @@ def view_queries(dialect: Dialect, json_type: JsonType = "jsonb") -> dict[str, s
   FROM scores s {_score_joins("s")}""",
         "outlier_history": f"""SELECT {_score_columns("o", dialect)},
        {json("o.features", "features")}, o.stored_at_us, o.threshold_id, o.source_id,
-       h.key IS NOT NULL AS habitual
+       h.key IS NOT NULL AS habitual, o.trace_id
   FROM outliers o {_score_joins("o")}
   LEFT JOIN habitual_keys h ON h.stream_id = so.stream_id AND h.key = o.key
    AND o.event_time_us >= h.since_us AND o.event_time_us < h.until_us""",

@@ -68,6 +68,7 @@ class OutlierColumns:
     feature_names: tuple[str, ...]
     keys: TextColumn | None = None
     ids: TextColumn | None = None
+    trace_ids: TextColumn | None = None
     derived: Sequence[tuple[tuple[str, ...], NDArray[np.floating[Any]]]] | None = None
 
     def __len__(self) -> int:

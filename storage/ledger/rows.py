@@ -52,6 +52,7 @@ def insert_outliers(
             "key": join_texts([columns.keys for columns in outliers], sizes),
             "event_id": join_texts([columns.ids for columns in outliers], sizes),
             "features": list(itertools.chain.from_iterable(features)),
+            "trace_id": join_texts([columns.trace_ids for columns in outliers], sizes),
         },
     )
 

@@ -40,6 +40,7 @@ class IncidentOutlier:
     event_id: str | None
     features: Mapping[str, float | None]
     model_id: int
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ def read_incident_outliers(db: Database, stream_id: int, start_us: int, end_us: 
             outliers.c.key,
             outliers.c.event_id,
             outliers.c.features,
+            outliers.c.trace_id,
             outliers.c.threshold_id,
             thresholds.c.model_id,
         )
@@ -139,6 +141,7 @@ def read_incident_outliers(db: Database, stream_id: int, start_us: int, end_us: 
                 event_id=row.event_id,
                 features=json.loads(row.features),
                 model_id=row.model_id,
+                trace_id=row.trace_id,
             )
             for row in rows
         ],

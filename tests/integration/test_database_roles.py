@@ -134,6 +134,7 @@ _DROP_WHAT_FOLLOWS_0005 = (
     "DROP TABLE health_reports, window_samples, incident_verbs, mutes, drift_days, refits, habitual_keys",
     "DROP TABLE posted_messages, used_links",
     "DROP INDEX ix_outliers_key, ix_outliers_event_id",
+    "ALTER TABLE outliers DROP COLUMN trace_id",
     "DROP TABLE window_rollups, drift_cells, drift_cell_names, feature_summaries",
     "ALTER TABLE streams DROP COLUMN rolled_up_us",
     "ALTER TABLE windows DROP COLUMN fires_at",

@@ -112,7 +112,7 @@ class PageReader:
         if not outliers.outliers:
             return None
         attribution = read_panel("attribution", lambda: self.facts.attribution).content
-        return build_events(outliers.outliers, outliers.count, attribution)
+        return build_events(outliers.outliers, outliers.count, attribution, self._trace_url())
 
     def _read_rows(self) -> PanelTable | None:
         numbers = find_numbers(self.facts.report)
@@ -163,6 +163,9 @@ class PageReader:
             preview_key(facts, verb, self.who),
             lambda: preview_configured_verb(self.facts.db, self.settings, facts, request, look_backs=self.look_backs),
         )
+
+    def _trace_url(self) -> str | None:
+        return None if self.settings.server is None else self.settings.server.trace_url
 
     def _rules(self) -> StreamRules | None:
         """Return the rules of the stream; None if it is no longer configured."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from config.server import fill_trace_url
 from monitor.models.attribution import Attribution
 from monitor.server.pages.formats import ABSENT, iso, number, parse_us, probability, significant, together, words
 from monitor.server.pages.panels import PanelTable
@@ -46,6 +47,8 @@ class EventRow:
     energy: str
     cells: Sequence[tuple[str, bool]]
     place: str
+    trace_id: str
+    trace_url: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class StrangestEvents:
     more: int
     has_keys: bool
     has_ids: bool
+    has_traces: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +104,13 @@ def tabulate_keys(numbers: Mapping[str, Any]) -> PanelTable:
     return PanelTable(columns=columns, rows=[[each.get(name) for name in names] for each in numbers.get("keys") or ()])
 
 
-def build_events(outliers: Sequence[IncidentOutlier], count: int, attribution: Attribution | None) -> StrangestEvents:
-    """Return the strangest events; the features that add most come first in the table."""
+def build_events(
+    outliers: Sequence[IncidentOutlier], count: int, attribution: Attribution | None, trace_url: str | None = None
+) -> StrangestEvents:
+    """Return the strangest events; the features that add most come first in the table.
+
+    `trace_url` is the template of the addresses of traces (`server.trace_url`).
+    """
     shown = outliers[:MAX_EVENTS]
     names = list(dict.fromkeys(name for each in shown for name in each.features))
     if attribution is not None:
@@ -120,6 +129,8 @@ def build_events(outliers: Sequence[IncidentOutlier], count: int, attribution: A
                 energy=number(each.energy, 1),
                 cells=[(texts[name][i], i < len(leading) and name in leading[i]) for name in features],
                 place=f"{each.topic}[{each.partition}] {each.source_offset:,}",
+                trace_id=each.trace_id or "",
+                trace_url=fill_trace_url(trace_url, each.trace_id) if trace_url and each.trace_id else None,
             )
             for i, each in enumerate(shown)
         ],
@@ -127,6 +138,7 @@ def build_events(outliers: Sequence[IncidentOutlier], count: int, attribution: A
         more=len(names) - len(features),
         has_keys=any(each.key for each in shown),
         has_ids=any(each.event_id for each in shown),
+        has_traces=any(each.trace_id for each in shown),
     )
 
 
@@ -142,11 +154,12 @@ def tabulate_events(outliers: Sequence[IncidentOutlier]) -> PanelTable:
             each.topic,
             each.partition,
             each.source_offset,
+            each.trace_id,
             *(each.features.get(name) for name in names),
         ]
         for each in outliers[:200]
     ]
-    columns = ("event time (UTC)", "id", "key", "energy (nats)", "topic", "partition", "offset", *names)
+    columns = ("event time (UTC)", "id", "key", "energy (nats)", "topic", "partition", "offset", "trace", *names)
     return PanelTable(columns=columns, rows=rows, caption=f"the {len(rows):,} outliers of largest energy")
 
 

@@ -20,6 +20,8 @@ from tests.unit.consumers.kafka.record_batches import LIMIT_BYTES, PARTITION, Ba
 WAYS = ("columns", "records")
 CODECS = (0, GZIP, SNAPPY, LZ4, ZSTD)
 VALUES = tuple(b"value-%d" % i for i in range(40))
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT_VALUE = f"00-{TRACE_ID}-00f067aa0ba902b7-01".encode()
 
 
 @pytest.fixture(params=WAYS)
@@ -74,6 +76,18 @@ def test_tombstones_headers_large_keys_and_varints_of_several_bytes_are_read(way
     assert [record.timestamp_ms for chunk in chunks for record in chunk.records()] == [
         1_700_000_000_000 + i * 10**9 for i in range(20)
     ]
+
+
+def test_the_first_valid_trace_of_a_record_is_read(way):
+    headers = ((b"Traceparent", TRACEPARENT_VALUE), (b"traceparent", b"00-zz"), (b"traceparent", TRACEPARENT_VALUE))
+    with_trace = Batch(base_offset=0, values=VALUES, headers=(*headers, (b"traceparent", b"00-" + b"1" * 52)))
+    without = Batch(base_offset=40, values=VALUES[:20])
+    chunks, _, _ = read(join(with_trace, without), way)
+    records = [record for chunk in chunks for record in chunk.records()]
+    assert [record.trace_id for record in records] == [TRACE_ID] * 40 + [None] * 20
+    assert [record.trace_id for chunk in chunks for record in chunk.trim(39).records()] == [TRACE_ID] + [None] * 20
+    (chunk,), _, _ = read(join(without), way, begin=40)
+    assert chunk.trace_ids is None
 
 
 def test_times_outside_of_int64_microseconds_are_clipped(way):
@@ -254,7 +268,7 @@ def test_installed_client_is_verified_and_other_versions_are_not(monkeypatch):
 
 
 def test_records_of_an_unverified_client_are_packed():
-    record = SimpleNamespace(offset=4, timestamp=None, timestamp_type=None, key=None, value=b"x")
+    record = SimpleNamespace(offset=4, timestamp=None, timestamp_type=None, key=None, value=b"x", headers=None)
     chunk = pack_client_records([record])
     assert (chunk.end, chunk.timestamps_us.tolist(), chunk.batch_offsets.tolist()) == (5, [-1000], [4])
 
@@ -300,7 +314,8 @@ def random_batch(rng, base):
         values=tuple(rng.choice([None, b"", rng.randbytes(rng.randint(0, 200))]) for _ in range(n)),
         keys=None if rng.random() < 0.5 else tuple(rng.choice([None, b"", rng.randbytes(70)]) for _ in range(n)),
         headers=tuple(
-            (rng.choice([b"a", "é".encode()]), rng.choice([None, b"v"])) for _ in range(rng.choice([0, 0, 2]))
+            (rng.choice([b"a", "é".encode(), b"traceparent"]), rng.choice([None, b"v", TRACEPARENT_VALUE]))
+            for _ in range(rng.choice([0, 0, 2]))
         ),
         deltas=deltas,
         length=2 * n if deltas else max(1, n + rng.choice([0, 0, 3])),
