@@ -146,8 +146,23 @@ class ServerSettings(Section):
     def _trace_problems(self) -> Iterator[tuple[str, str]]:
         if self.trace_url is None:
             return
-        if not self.trace_url.startswith(("https://", "http://")) or _TRACE_ID not in self.trace_url:
-            yield "trace_url", "must be an address with {trace_id}, such as https://jaeger.example/trace/{trace_id}"
+        around = self.trace_url.split(_TRACE_ID)
+        is_plain = self.trace_url.isascii() and self.trace_url.isprintable() and " " not in self.trace_url
+        try:
+            parts = urlsplit(around[0])
+            is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+        except ValueError:
+            is_valid = False
+        is_behind_host = is_valid and bool(parts.path or parts.query or parts.fragment)
+        has_one = len(around) == 2 and not any(brace in text for text in around for brace in "{}")
+        if not (is_plain and is_behind_host and has_one):
+            yield (
+                "trace_url",
+                (
+                    "must be an http or https address with {trace_id} once behind the host, such as "
+                    "https://jaeger.example/trace/{trace_id}"
+                ),
+            )
 
     @property
     def link_secrets(self) -> tuple[str, ...]:

@@ -92,7 +92,9 @@ WINDOWS = _with_columns(
     fires_at="maybe_int",
 )
 THRESHOLDS = _with_columns(history_views.THRESHOLDS, ("valid_from_us", "id"), details="json")
-OUTLIERS = _with_columns(history_views.OUTLIERS, ("event_time_us", "source_id", "source_offset"), habitual="bool")
+OUTLIERS = _with_columns(
+    history_views.OUTLIERS, ("event_time_us", "source_id", "source_offset"), habitual="bool", trace_id="text"
+)
 DRIFT = _with_columns(history_views.DRIFT, ("window_end_us", "id"))
 CALIBRATION = _with_columns(history_views.CALIBRATION, ("at_us",))
 INCIDENTS = _with_columns(history_views.INCIDENTS, ("opened_at_us", "id"), windows_fired="int")

@@ -7,6 +7,7 @@ import pytest
 
 from config.errors import ConfigError
 from config.loading import load
+from config.server import fill_trace_url
 from config.settings import Settings
 
 Load = Callable[..., Settings]
@@ -99,3 +100,34 @@ def test_a_secret_of_links_has_two_lines_while_it_is_replaced(server: Load, tmp_
         (tmp_path / "links").write_text(content)
         with pytest.raises(ConfigError, match=message):
             server(f"{{link_secret_file: {tmp_path}/links}}")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://jaeger.example/trace/{trace_id}", "http://grafana:3000/explore?trace={trace_id}&org=1"]
+)
+def test_a_trace_url_has_the_trace_behind_the_host(server: Load, url: str) -> None:
+    settings = server(f"{{trace_url: '{url}'}}").server
+    assert settings is not None
+    assert settings.trace_url == url
+    assert fill_trace_url(url, "ab" * 16) == url.replace("{trace_id}", "ab" * 16)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://jaeger.example/trace",
+        "https://jaeger.example/{trace_id}/{trace_id}",
+        "https://jaeger.example/{trace_id}/{other}",
+        "https://{trace_id}.example/trace",
+        "https://{trace_id}",
+        "https:///{trace_id}",
+        "https://u:p@jaeger.example/{trace_id}",
+        "javascript:alert('{trace_id}')",
+        "/trace/{trace_id}",
+        "https://jaeger.example/a b/{trace_id}",
+    ],
+)
+def test_a_trace_url_of_another_form_is_refused(problem_of: Problem, url: str) -> None:
+    assert "must be an http or https address with {trace_id} once" in problem_of(
+        f'{STREAM}server: {{trace_url: "{url}"}}\n'
+    )
