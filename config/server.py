@@ -123,7 +123,6 @@ class ServerSettings(Section):
     link_secret_file: Path | None = Field(
         default=None, description="A file with one or two secrets of the links, a line each."
     )
-
     trace_url: str | None = Field(
         default=None,
         description="The address of a trace with {trace_id} in it, for the outliers of records with the header "

@@ -1,8 +1,8 @@
-"""The word of a person that the habit of a key is normal. Pure functions.
+"""The acceptance of a habitual key by a person. Pure functions.
 
-A habit lasts 28 days: a key that misbehaves slowly for long enough would otherwise be ignored for ever. With the word
-of a person it lasts as long as its rate remains steady and high. The word is about a rate that the stream has learned,
-so that only a key that is habitual already can be accepted.
+Without an acceptance a key is habitual for 28 days, so that a key whose events become unusual slowly is not expected
+without end. With one it is habitual as long as its rate remains steady and high. A person accepts a rate that the
+stream has learned, so that only a key that is habitual already can be accepted.
 """
 
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ def _find_keys(incident: Incident) -> Iterator[str]:
 
 
 def list_acceptable_keys(facts: VerbFacts) -> list[str]:
-    """Return the keys of an incident that are habitual without the word of a person."""
+    """Return the keys of an incident that are habitual and that no person has accepted."""
     habits, at_us = _load_habits(facts)
     valid = habits.valid_at(at_us)
     return [key for key in list_keys(facts.incident) if key in valid and valid[key].accepted_by is None]
 
 
 def accept_key(facts: VerbFacts, key: str, who: str) -> KeyChange | None:
-    """Return the change of the habits by the word of a person on a key; None if a person has accepted it already.
+    """Return the change of the habits by the acceptance of a key; None if a person has accepted it already.
 
     Raises:
         VerbRefused: The incident does not name the key, or the key is not habitual.
@@ -68,7 +68,7 @@ def accept_key(facts: VerbFacts, key: str, who: str) -> KeyChange | None:
 
 
 def withdraw_keys(facts: VerbFacts) -> KeyChange | None:
-    """Return the change of the habits when the word on the keys of an incident is taken back; None without any.
+    """Return the change of the habits when the acceptance of the keys of an incident is withdrawn; None without any.
 
     Their habits end 28 days after they began, or with the next window.
     """

@@ -84,7 +84,7 @@ class TrackedKey:
 class HabitualKey:
     """A key with its outlier rate, learned from `windows` windows; valid for windows that start in [since, until).
 
-    With the word of a person (`monitor.incidents.accepted_keys`), `until_us` is FOREVER_US. `incident_id` is the
+    If a person has accepted it (`monitor.incidents.accepted_keys`), `until_us` is FOREVER_US. `incident_id` is the
     incident from which the person accepted the key, `accepted_at_us` the event time of that.
     """
 
@@ -205,7 +205,7 @@ def expect_habitual(rate: float, events: int, habitual: Mapping[str, HabitualKey
 def changed_rows(before: KeyHabits, after: KeyHabits, window_end_us: int | None = None) -> list[HabitualKeyRow]:
     """Return the rows of the keys that become habitual after a window, of those that end to be, and of accepted ones.
 
-    `window_end_us` is the end of the window, at which habits end; None if only words of persons have changed.
+    `window_end_us` is the end of the window, at which habits end; None if only acceptances have changed.
     """
     rows = []
     for key in sorted(before.habitual.keys() | after.habitual.keys()):

@@ -60,7 +60,7 @@ def _changes(preview: VerbPreview, plan: VerbPlan) -> Iterator[str]:
 def _describe_keys(plan: VerbPlan) -> Iterator[str]:
     for row in () if plan.keys is None else plan.keys.rows:
         if row.accepted_by is None:
-            yield f"the habit of key {row.key} ends at {format_time(row.until_us)}, without the word of a person"
+            yield f"the habit of key {row.key} ends at {format_time(row.until_us)}, since its acceptance is withdrawn"
         else:
             yield describe_key_acceptance(row.key, row.rate)
 
